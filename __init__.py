@@ -1,0 +1,42 @@
+"""Parts2Whole for ComfyUI: composes one human picture from reference pictures of parts."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .encoders.checkpoint_files import register_folder
+from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
+from .nodes.apply_parts import Parts2WholeApply
+from .nodes.apply_pose import Parts2WholeApplyPose
+from .nodes.combine_appearances import Parts2WholeCombineAppearances
+from .nodes.encode_appearance import Parts2WholeEncodeAppearance
+from .nodes.encode_labels import Parts2WholeEncodeLabels
+from .nodes.load_checkpoint import Parts2WholeLoader
+from .nodes.load_part import Parts2WholeLoadPart
+from .nodes.make_part import Parts2WholeMakePart
+from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
+from .nodes.sigmas import Parts2WholeSigmas
+
+WEB_DIRECTORY = "./web"
+
+
+class Parts2WholeExtension(ComfyExtension):
+    async def on_load(self):
+        register_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            Parts2WholeLoader,
+            Parts2WholeLoadPart,
+            Parts2WholeMakePart,
+            Parts2WholeEncodeLabels,
+            Parts2WholeEncodeAppearance,
+            Parts2WholeCombineAppearances,
+            Parts2WholeApply,
+            Parts2WholeApplyPose,
+            Parts2WholeApplyImageAttention,
+            Parts2WholeModelAsEncoder,
+            Parts2WholeSigmas,
+        ]
+
+
+async def comfy_entrypoint() -> Parts2WholeExtension:
+    return Parts2WholeExtension()

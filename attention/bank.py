@@ -1,0 +1,55 @@
+"""What the appearance encoder keeps of a reference: one bank per self-attention layer of the U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+
+class BlockAddress(NamedTuple):
+    """Where a transformer block sits in ComfyUI's U-Net: the host's own (block name, block number, transformer index)."""
+
+    name: str
+    number: int
+    index: int
+
+    def __str__(self):
+        return f"{self.name} {self.number}.{self.index}"
+
+
+class Bank(NamedTuple):
+    """norm1 features of one reference at one self-attention layer, inside the mask.
+
+    tokens: [K, C], the features of the tokens with mask > 0, multiplied by the mask
+    removed: the number of tokens with mask 0
+    """
+
+    tokens: torch.Tensor
+    removed: int
+
+
+class Reference(NamedTuple):
+    """One encoded reference picture: its label and its bank at every self-attention layer."""
+
+    label: str
+    banks: Mapping[BlockAddress, Bank]
+
+
+class Appearance(NamedTuple):
+    """Everything to wear, encoded: the references that the target attends to."""
+
+    references: tuple[Reference, ...]
+
+
+def select_tokens(features: torch.Tensor, mask: torch.Tensor) -> Bank:
+    """Keeps the tokens of a reference that its mask lets through.
+
+    features: [T, C]
+    mask: [T] in 0..1, from `reference_mask.token_mask`
+    """
+    mask = mask.to(features.device)
+    kept = mask > 0
+    tokens = features[kept] * mask[kept, None].to(features.dtype)
+    return Bank(tokens, features.shape[0] - tokens.shape[0])

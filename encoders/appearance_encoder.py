@@ -1,0 +1,129 @@
+"""The semantic-aware appearance encoder (arXiv 2404.15267, section 3.2): a U-Net that reads a reference picture.
+
+It sees the picture's latent at timestep 0 with the label's text as cross-attention context, once, before sampling, and
+keeps norm1 of every self-attention layer. It ends at the last of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ..attention.bank import Appearance, BlockAddress, Reference, select_tokens
+from ..attention.reference_mask import token_mask
+from ..attention.unet_blocks import require_unet, transformer_blocks
+from .label_embedding import LabelledPart
+from .reference_picture import fit_to_frame
+
+
+@dataclass(frozen=True)
+class AppearanceEncoder:
+    """A U-Net that encodes references.
+
+    noise_level: the timestep, 0..999, at which it sees them; above 0 the latent is noised accordingly
+    """
+
+    patcher: ModelPatcher
+    noise_level: int = 0
+
+
+class _LastBank(Exception):
+    """Ends the encoder's forward pass: what comes after the last norm1 is not needed, and the release lacks its weights."""
+
+
+def encode_appearance(encoder: AppearanceEncoder, vae, parts: list[LabelledPart], width: int, height: int) -> Appearance:
+    """Encodes every picture of every part.
+
+    width, height: of the frame to which the pictures are stretched, in pixels
+    raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net
+    """
+    progress = comfy.utils.ProgressBar(sum(part.image.shape[0] for part, _, _ in parts))
+    references = []
+    for labelled in parts:
+        _check_context(encoder, labelled)
+        pictures, masks = fit_to_frame(labelled.part, width, height)
+        for picture, mask in zip(pictures, masks):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            # Channels first in memory: torch's GroupNorm on a CPU loses three digits with channels last.
+            latent = vae.encode(picture.movedim(-1, 0).contiguous().movedim(0, -1)[None])
+            features = _norm1_features(encoder, latent, labelled, width, height)
+            banks = {address: select_tokens(tokens, token_mask(mask, grid)) for address, (tokens, grid) in features.items()}
+            references.append(Reference(labelled.part.label, banks))
+            progress.update(1)
+    return Appearance(tuple(references))
+
+
+def _norm1_features(
+    encoder: AppearanceEncoder, latent: torch.Tensor, labelled: LabelledPart, width: int, height: int
+) -> dict[BlockAddress, tuple[torch.Tensor, tuple[int, int]]]:
+    """norm1 [T, C] and token grid (h, w) of every self-attention layer, for a latent [1, 4, H/8, W/8] as the VAE gives it."""
+    model = encoder.patcher.model
+    comfy.model_management.load_models_gpu([encoder.patcher], memory_required=model.memory_required(latent.shape))
+    device, dtype = encoder.patcher.load_device, model.get_dtype_inference()
+    last = list(transformer_blocks(model.diffusion_model))[-1]
+    features = {}
+
+    def keep_norm1(n, context, value, extra_options):
+        address = BlockAddress(*extra_options["block"], extra_options["block_index"])
+        grid = tuple(extra_options["activations_shape"][2:])
+        features[address] = n[0].to(comfy.model_management.intermediate_device()), grid
+        if address == last:
+            raise _LastBank
+        return n, context, value
+
+    x = model.process_latent_in(latent).to(device)
+    timestep = torch.tensor([float(encoder.noise_level)], device=device)
+    sigma = model.model_sampling.sigma(timestep)
+    if encoder.noise_level > 0:
+        noise = comfy.sample.prepare_noise(latent, seed=0).to(device)
+        x = model.model_sampling.calculate_input(sigma, model.model_sampling.noise_scaling(sigma, noise, x))
+    y = model.encode_adm(device=device, pooled_output=labelled.pooled, width=width, height=height, noise=x)
+
+    options = encoder.patcher.model_options["transformer_options"]
+    patches = options.get("patches", {})
+    options = {
+        **options,
+        "patches": {**patches, "attn1_patch": [*patches.get("attn1_patch", []), keep_norm1]},
+        "cond_or_uncond": [0],
+        "sigmas": sigma,
+    }
+    try:
+        model.diffusion_model(
+            x.to(dtype),
+            timestep,
+            context=labelled.text_embedding.to(device, dtype),
+            y=None if y is None else y.to(device, dtype),
+            transformer_options=options,
+        )
+    except _LastBank:
+        pass
+    return features
+
+
+def model_as_encoder(model: ModelPatcher, noise_level: int) -> AppearanceEncoder:
+    """Uses any U-Net as appearance encoder.
+
+    raises: ValueError for a model without U-Net self-attention
+    """
+    require_unet(model)
+    return AppearanceEncoder(model, noise_level)
+
+
+def _check_context(encoder: AppearanceEncoder, labelled: LabelledPart):
+    block = next(iter(transformer_blocks(encoder.patcher.model.diffusion_model).values()))
+    expected, got = block.attn2.to_k.weight.shape[1], labelled.text_embedding.shape[-1]
+    if got != expected:
+        raise ValueError(
+            f"Part '{labelled.part.label}': its label was embedded with {got} channels, but the appearance encoder expects "
+            f"{expected}. Connect Encode Part Labels to the CLIP that belongs to the encoder."
+        )
+    if encoder.patcher.model.adm_channels and labelled.pooled is None:
+        raise ValueError(
+            f"Part '{labelled.part.label}': the appearance encoder needs the label's pooled text, and the CLIP gave none. "
+            "Connect Encode Part Labels to the CLIP that belongs to the encoder."
+        )

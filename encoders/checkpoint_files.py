@@ -1,0 +1,98 @@
+"""Where checkpoints lie and how their files are read: a folder in the layout of huanngzh/Parts2Whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import comfy.utils
+import folder_paths
+import safetensors
+import safetensors.torch
+import torch
+
+FOLDER = "parts2whole"
+WEIGHT_FILES = (
+    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin",
+    "model.safetensors", "model.fp16.safetensors", "pytorch_model.bin",
+)
+# What tells a Parts2Whole folder from any other diffusers folder.
+REFERENCE_UNET = "reference_unet"
+
+
+def register_folder():
+    """Adds models/parts2whole to the host's folders, beside those that extra_model_paths.yaml names."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+
+
+def list_checkpoints() -> list[str]:
+    """Names of the folders in the release's layout, relative to models/parts2whole or models/diffusers."""
+    names = set()
+    for root in _roots():
+        for folder, subfolders, _ in os.walk(root, followlinks=True):
+            if REFERENCE_UNET in subfolders:
+                names.add(os.path.relpath(folder, root).replace(os.sep, "/"))
+                subfolders.clear()
+    return sorted(names)
+
+
+def checkpoint_folder(name: str) -> str:
+    """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
+    for root in _roots():
+        if os.path.isdir(os.path.join(root, name, REFERENCE_UNET)):
+            return os.path.join(root, name)
+    raise FileNotFoundError(f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}.")
+
+
+def read_config(folder: str, component: str, file: str = "config.json") -> dict:
+    """A component's configuration. raises: FileNotFoundError, ValueError"""
+    path = os.path.join(folder, component, file)
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing. {_DOWNLOAD}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). {_DOWNLOAD}") from error
+
+
+def read_weights(folder: str, component: str, files: tuple[str, ...] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
+    """The tensors of a component, from the first of `files` that is there; never unpickled.
+
+    raises: FileNotFoundError, ValueError for a file that is truncated or holds more than tensors
+    """
+    base = os.path.join(folder, component)
+    path = next((p for p in (os.path.join(base, file) for file in files) if os.path.isfile(p)), None)
+    if path is None:
+        raise FileNotFoundError(f"No weights in {base}: expected {' or '.join(files)}. {_DOWNLOAD}")
+    try:
+        # The release's decoupled_attn.pth is a safetensors file, so the name does not tell.
+        if _is_safetensors(path) and not path.endswith(".safetensors"):
+            return safetensors.torch.load_file(path)
+        return comfy.utils.load_torch_file(path, safe_load=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors and was not opened. {_DOWNLOAD}") from error
+    except (safetensors.SafetensorError, ValueError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read, it is probably truncated ({error}). {_DOWNLOAD}") from error
+
+
+def require_keys(expected, found, folder: str, component: str):
+    """raises: ValueError that names the tensors that are expected but not found"""
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        some = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+        raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {_DOWNLOAD}")
+
+
+_DOWNLOAD = "Download this part of the checkpoint again, as it is in huanngzh/Parts2Whole."
+
+
+def _roots() -> list[str]:
+    return [root for name in (FOLDER, "diffusers") for root in folder_paths.get_folder_paths(name)]
+
+
+def _is_safetensors(path: str) -> bool:
+    """A safetensors file begins with the length of its header, 8 bytes, and the header's brace."""
+    with open(path, "rb") as f:
+        return f.read(9)[8:] == b"{"

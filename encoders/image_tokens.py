@@ -1,0 +1,40 @@
+"""CLIP image tokens: one for each original reference picture (arXiv 2404.15267, section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+
+from .label_embedding import LabelledPart
+from .reference_picture import resize_bicubic
+
+MAX_IMAGE_TOKENS = 6
+
+
+def image_tokens(clip_vision, parts: tuple[LabelledPart, ...]) -> torch.Tensor:
+    """The projected CLIP embedding of every picture, as it came: alpha dropped, neither composited nor masked.
+
+    returns: [1, 6, D]; unused tokens are zero, and as trained they take part in the attention
+    raises: ValueError for more than six pictures
+    """
+    pictures = [picture[..., :3] for part, _, _ in parts for picture in part.image]
+    if len(pictures) > MAX_IMAGE_TOKENS:
+        raise ValueError(
+            f"Apply Part Image Attention takes at most {MAX_IMAGE_TOKENS} reference pictures, got {len(pictures)}. Connect it "
+            "to an Encode Part Labels node with fewer parts; Apply Parts2Whole takes all of them."
+        )
+    tokens = [clip_vision.encode_image(_crop_square(picture, clip_vision.image_size))["image_embeds"] for picture in pictures]
+    tokens = torch.cat(tokens).float()
+    return torch.nn.functional.pad(tokens, (0, 0, 0, MAX_IMAGE_TOKENS - len(tokens)))[None]
+
+
+def _crop_square(picture: torch.Tensor, size: int) -> torch.Tensor:
+    """[H, W, 3] -> [1, size, size, 3]: shortest edge to size, then the centre, as CLIP's image processor does on Pillow.
+
+    The host's own crop resizes with torch, which differs by a grey level here and there: enough to miss the release's numbers.
+    """
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    height, width = size * height // short, size * width // short
+    picture = resize_bicubic(picture, width, height)
+    top, left = (height - size) // 2, (width - size) // 2
+    return picture[None, top:top + size, left:left + size]

@@ -1,0 +1,35 @@
+"""The label of a part as CLIP text: the cross-attention context of the appearance encoder (arXiv 2404.15267, section 3.2)."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import torch
+
+from .reference_picture import Part
+
+
+class LabelledPart(NamedTuple):
+    """A part with its label's embedding.
+
+    text_embedding: [1, 77, D], last hidden state after the final layer norm
+    pooled: [1, D'], for U-Nets that ask for it (SDXL); None where the text encoder gives none
+    """
+
+    part: Part
+    text_embedding: torch.Tensor
+    pooled: torch.Tensor | None
+
+
+def embed_label(clip, part: Part) -> LabelledPart:
+    """Embeds the label with the given CLIP. A label of more than 77 tokens is cut there, with a warning."""
+    tokens = clip.tokenize(part.label)
+    for name, chunks in tokens.items():
+        if len(chunks) > 1:
+            words = "".join(word for chunk in chunks[1:] for _, word in clip.tokenizer.untokenize(chunk))
+            cut = words.replace("<|startoftext|>", "").split("<|endoftext|>")[0].replace("</w>", " ").strip()
+            logging.warning("Parts2Whole: the label '%s' is longer than 77 tokens; cut off: '%s'", part.label, cut)
+            tokens[name] = chunks[:1]
+    text_embedding, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
+    return LabelledPart(part, text_embedding, pooled)

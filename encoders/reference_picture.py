@@ -1,0 +1,94 @@
+"""A part: pictures of one thing to wear, their masks and its label; and how they come to the frame of the encoder."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+# The labels that the release was trained with (arXiv 2404.15267, section 4.1). Any other text works as far as CLIP knows it.
+LABELS = ("face", "hair or headwear", "upper body clothes", "lower body clothes", "whole body clothes", "shoes")
+
+
+class Part(NamedTuple):
+    """One thing to wear, from one or more reference pictures.
+
+    label: what it is, as a text for CLIP
+    image: [B, H, W, 3 or 4] in 0..1; a fourth channel is alpha, not premultiplied
+    mask: [B, H', W'] in 0..1, 1 where the picture shows the part; None: alpha, or the whole picture where there is none
+    """
+
+    label: str
+    image: torch.Tensor
+    mask: torch.Tensor | None
+
+
+def make_part(label: str, image: torch.Tensor, mask: torch.Tensor | None = None) -> Part:
+    """Checks the pictures of a part.
+
+    image: [B, H, W, 3 or 4] in 0..1
+    mask: [B or 1, H', W'] or [H', W'] in 0..1, of any size
+    raises: ValueError for an empty label, values that are not finite, a mask that is zero everywhere, and shapes that do
+        not fit each other
+    """
+    label = label.strip()
+    if not label:
+        raise ValueError("The label is empty: choose what the part is, for example 'upper body clothes', in the part's node.")
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise ValueError(f"Part '{label}': expected an IMAGE of shape [B, H, W, 3 or 4], got {list(image.shape)}.")
+    if not torch.isfinite(image).all():
+        raise ValueError(
+            f"Part '{label}': the picture holds NaN or infinite values. The node that made it is at fault, often a VAE "
+            "Decode in half precision: start ComfyUI with --fp32-vae, or load the picture from a file."
+        )
+    if mask is not None:
+        mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
+        if mask.ndim != 3 or mask.shape[0] not in (1, image.shape[0]):
+            raise ValueError(
+                f"Part '{label}': expected one mask, or one for each of the {image.shape[0]} pictures, got a MASK of shape "
+                f"{list(mask.shape)}."
+            )
+        if not torch.isfinite(mask).all():
+            raise ValueError(f"Part '{label}': the mask holds NaN or infinite values: connect another mask.")
+        mask = mask.clamp(0.0, 1.0).expand(image.shape[0], -1, -1)
+
+    empty = _mask_or_alpha(image, mask).flatten(1).amax(1) <= 0
+    if empty.any():
+        which = "" if image.shape[0] == 1 else f" of picture {int(empty.nonzero()[0])}"
+        raise ValueError(
+            f"Part '{label}': the mask{which} is zero everywhere, so nothing of the picture would be used. Expected 1 where "
+            "the picture shows the part: paint or connect another mask, or invert it with the Invert Mask node."
+        )
+    return Part(label, image, mask)
+
+
+def fit_to_frame(part: Part, width: int, height: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stretches the pictures of a part and their masks to the frame that the encoder sees, as the release does.
+
+    Bicubic, with premultiplied alpha, aspect ratio not kept; then composited on white.
+
+    width, height: in pixels
+    returns: pictures [B, height, width, 3] in 0..1, masks [B, height, width] in 0..1
+    """
+    mask = _mask_or_alpha(part.image, part.mask)
+    image = torch.stack([resize_bicubic(picture, width, height) for picture in part.image])
+    mask = torch.stack([resize_bicubic(picture, width, height) for picture in mask])
+    if image.shape[-1] == 4:
+        image, alpha = image[..., :3], image[..., 3:]
+        image = image * alpha + (1 - alpha)
+    return image, mask
+
+
+def _mask_or_alpha(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    if mask is not None:
+        return mask
+    return image[..., 3] if image.shape[-1] == 4 else torch.ones(image.shape[:3])
+
+
+def resize_bicubic(picture: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """[H, W] or [H, W, C] in 0..1, through 8 bits: Pillow's filter is the one that the release was trained with."""
+    pixels = (picture.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(resized).astype(np.float32) / 255.0)

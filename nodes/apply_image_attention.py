@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import comfy.model_management
+from comfy_api.latest import io
+
+from ..attention.model_patch import AppliedImageAttention, apply
+from ..encoders.image_tokens import image_tokens
+from .sockets import CATEGORY, ImageAttentionSocket, PartsSocket
+
+
+class Parts2WholeApplyImageAttention(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeApplyImageAttention",
+            display_name="Apply Part Image Attention",
+            category=CATEGORY,
+            description="Steers the model by a CLIP image token of each part's picture, beside the text (at most six pictures).",
+            search_aliases=["decoupled cross-attention", "image prompt", "clip vision"],
+            inputs=[
+                io.Model.Input("model"),
+                ImageAttentionSocket.Input("image_attention"),
+                io.ClipVision.Input("clip_vision"),
+                PartsSocket.Input("parts"),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                    tooltip="Multiplies what the image tokens add. 1 is as trained, 0 switches them off.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, image_attention, clip_vision, parts, strength) -> io.NodeOutput:
+        tokens = image_tokens(clip_vision, parts)
+        expected = image_attention.model.token_channels
+        if tokens.shape[-1] != expected:
+            raise ValueError(
+                f"The CLIP_VISION gives tokens of {tokens.shape[-1]} channels, the image attention expects {expected}. Take both "
+                "from the same Load Parts2Whole node."
+            )
+        comfy.model_management.load_models_gpu([image_attention])
+        keys = image_attention.model(tokens.to(image_attention.load_device))
+        return io.NodeOutput(apply(model, AppliedImageAttention(keys, strength)))

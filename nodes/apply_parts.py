@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..attention.model_patch import AppliedParts, apply
+from .sockets import CATEGORY, AppearanceSocket, percent_inputs
+
+
+class Parts2WholeApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeApply",
+            display_name="Apply Parts2Whole",
+            category=CATEGORY,
+            description="Lets every self-attention of the model attend to the encoded parts too. Several can be chained.",
+            search_aliases=["shared self-attention", "reference attention", "apply parts"],
+            inputs=[
+                io.Model.Input("model"),
+                AppearanceSocket.Input("appearance"),
+                io.Combo.Input(
+                    "mask_mode", options=["zero", "drop"], default="zero",
+                    tooltip="What becomes of the pictures outside the masks. zero: as trained, they take some attention and give "
+                    "nothing. drop: they are removed, so that the parts act more strongly. Both cost the same.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                    tooltip="Weight of the parts in the attention. 1 is as trained, 0 switches them off.",
+                ),
+                *percent_inputs(),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, appearance, mask_mode, strength, start_percent, end_percent) -> io.NodeOutput:
+        applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent)
+        return io.NodeOutput(apply(model, applied))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import io
+
+from ..attention.model_patch import AppliedPose, apply
+from ..encoders.pose_guider import is_iuv
+from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs
+
+
+class Parts2WholeApplyPose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeApplyPose",
+            display_name="Apply Pose Guider",
+            category=CATEGORY,
+            description="Makes the person take the pose of a DensePose picture.",
+            search_aliases=["densepose", "pose control", "IUV"],
+            inputs=[
+                io.Model.Input("model"),
+                PoseGuiderSocket.Input("pose_guider"),
+                io.Image.Input(
+                    "image",
+                    tooltip="The pose. The public release was trained with raw IUV DensePose: part index 0..24 in blue, U and V in "
+                    "red and green. Any size; stretched to the result's. A batch gives each picture of the batch its own.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                    tooltip="Multiplies the pose features. 1 is as trained, 0 switches them off.",
+                ),
+                *percent_inputs(),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, pose_guider, image, strength, start_percent, end_percent) -> io.NodeOutput:
+        if not is_iuv(image):
+            logging.warning(
+                "Parts2Whole: the pose picture is not raw IUV DensePose (its blue channel goes beyond the part index 24). The "
+                "public release was trained with raw IUV and will hardly follow a colour-mapped picture."
+            )
+        return io.NodeOutput(apply(model, AppliedPose(pose_guider, image, strength, start_percent, end_percent)))

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..encoders.appearance_encoder import encode_appearance
+from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket, PartsSocket
+
+
+class Parts2WholeEncodeAppearance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeEncodeAppearance",
+            display_name="Encode Appearance",
+            category=CATEGORY,
+            description="Encodes parts with the appearance encoder, once: neither prompt, seed nor steps matter to it.",
+            search_aliases=["encode parts", "encode references"],
+            inputs=[
+                AppearanceEncoderSocket.Input("appearance_encoder"),
+                io.Vae.Input("vae"),
+                PartsSocket.Input("parts"),
+                io.Int.Input(
+                    "width", default=512, min=16, max=16384, step=8,
+                    tooltip="Width in pixels to which the pictures are stretched. The release uses the size of the result.",
+                ),
+                io.Int.Input(
+                    "height", default=768, min=16, max=16384, step=8,
+                    tooltip="Height in pixels to which the pictures are stretched. The release uses the size of the result.",
+                ),
+            ],
+            outputs=[AppearanceSocket.Output(display_name="APPEARANCE")],
+        )
+
+    @classmethod
+    def execute(cls, appearance_encoder, vae, parts, width, height) -> io.NodeOutput:
+        return io.NodeOutput(encode_appearance(appearance_encoder, vae, parts, width, height))

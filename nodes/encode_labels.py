@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..encoders.label_embedding import embed_label
+from .sockets import CATEGORY, PartSocket, PartsSocket
+
+
+class Parts2WholeEncodeLabels(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeEncodeLabels",
+            display_name="Encode Part Labels",
+            category=CATEGORY,
+            description="Gathers parts and embeds the label of each with CLIP.",
+            search_aliases=["gather parts", "label embedding"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP that belongs to the appearance encoder."),
+                io.Autogrow.Input(
+                    "parts",
+                    template=io.Autogrow.TemplatePrefix(
+                        PartSocket.Input("part", tooltip="A part from Load Part or Part from Image."), prefix="part", min=1, max=16
+                    ),
+                ),
+            ],
+            outputs=[PartsSocket.Output(display_name="PARTS")],
+        )
+
+    @classmethod
+    def execute(cls, clip, parts) -> io.NodeOutput:
+        labelled = tuple(embed_label(clip, part) for part in parts.values() if part is not None)
+        if not labelled:
+            raise ValueError("Encode Part Labels got no parts: connect at least one Load Part or Part from Image node.")
+        return io.NodeOutput(labelled)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..encoders.checkpoint import load_checkpoint
+from ..encoders.checkpoint_files import checkpoint_folder, list_checkpoints
+from .sockets import CATEGORY, AppearanceEncoderSocket, ImageAttentionSocket, PoseGuiderSocket
+
+
+class Parts2WholeLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeLoader",
+            display_name="Load Parts2Whole",
+            category=CATEGORY,
+            description="Loads a Parts2Whole checkpoint: a folder as downloaded from huanngzh/Parts2Whole.",
+            search_aliases=["parts to whole", "load p2w", "human composition", "virtual try-on"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint", options=list_checkpoints(),
+                    tooltip="A folder under models/parts2whole or models/diffusers that has a reference_unet folder in it.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The denoising U-Net, with the checkpoint's own noise schedule."),
+                io.Clip.Output(tooltip="For the prompts and for Encode Part Labels."),
+                io.Vae.Output(),
+                io.ClipVision.Output(tooltip="For Apply Part Image Attention."),
+                AppearanceEncoderSocket.Output(display_name="APPEARANCE_ENCODER", tooltip="For Encode Appearance."),
+                PoseGuiderSocket.Output(display_name="POSE_GUIDER", tooltip="For Apply Pose Guider."),
+                ImageAttentionSocket.Output(display_name="IMAGE_ATTENTION", tooltip="For Apply Part Image Attention."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, checkpoint) -> io.NodeOutput:
+        return io.NodeOutput(*load_checkpoint(checkpoint_folder(checkpoint)))

@@ -1,0 +1,49 @@
+"""The pack's own socket types, and what travels through them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..attention.bank import Appearance
+from ..encoders.appearance_encoder import AppearanceEncoder
+from ..encoders.label_embedding import LabelledPart
+from ..encoders.reference_picture import LABELS, Part
+
+PartSocket = io.Custom("P2W_PART")
+PartSocket.Type = Part
+PartsSocket = io.Custom("P2W_PARTS")
+PartsSocket.Type = tuple[LabelledPart, ...]
+AppearanceEncoderSocket = io.Custom("P2W_APPEARANCE_ENCODER")
+AppearanceEncoderSocket.Type = AppearanceEncoder
+AppearanceSocket = io.Custom("P2W_APPEARANCE")
+AppearanceSocket.Type = Appearance
+# The host's patchers around encoders.pose_guider.PoseGuider and attention.image_attention.ImageAttention.
+PoseGuiderSocket = io.Custom("P2W_POSE_GUIDER")
+ImageAttentionSocket = io.Custom("P2W_IMAGE_ATTENTION")
+
+CATEGORY = "Parts2Whole"
+
+
+def label_inputs() -> list[io.Input]:
+    """The label of a part: one of the six, or any text. Over the API any text may be given as `label` too."""
+    return [
+        io.Combo.Input("label", options=list(LABELS), default=LABELS[0], tooltip="What the part is. The encoder reads it as text."),
+        io.String.Input(
+            "custom_label", default="", optional=True,
+            tooltip="A label of your own, used instead of the list's where it is not empty: for example 'handbag'. Up to 77 tokens.",
+        ),
+    ]
+
+
+def percent_inputs() -> list[io.Input]:
+    """The part of the sampling in which a node acts."""
+    return [
+        io.Float.Input(
+            "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
+            tooltip="When to begin, as a fraction of the sampling: 0 is the first step.",
+        ),
+        io.Float.Input(
+            "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
+            tooltip="When to end, as a fraction of the sampling: 1 is after the last step.",
+        ),
+    ]

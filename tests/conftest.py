@@ -1,0 +1,69 @@
+"""Runs the tests inside the real ComfyUI: its modules come first on the path, and it loads the pack as it would a user's."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+HOST = Path(os.environ["COMFYUI_PATH"])
+
+sys.path.insert(0, str(HOST))
+sys.path.insert(1, str(ROOT / "tests"))
+sys.path.insert(2, str(ROOT / ".ci"))
+
+import comfy.cli_args  # noqa: E402
+
+comfy.cli_args.args.cpu = True
+
+import folder_paths  # noqa: E402
+import nodes as host_nodes  # noqa: E402
+import torch  # noqa: E402
+
+
+def load_pack():
+    """Loads the pack through the host's own loader and returns its package."""
+    assert asyncio.run(host_nodes.load_custom_node(str(ROOT), module_parent="custom_nodes"))
+    return sys.modules[str(ROOT).replace(".", "_x_")]  # the host's name for it
+
+
+PACK = load_pack()
+# So that tests can import the pack's modules by a name of their own.
+sys.modules["parts2whole"] = PACK
+for name in [name for name in sys.modules if name.startswith(PACK.__name__ + ".")]:
+    sys.modules["parts2whole" + name.removeprefix(PACK.__name__)] = sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    """The host executes nodes in inference mode."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def folders(tmp_path_factory):
+    """The host's folders, empty but for the tiny checkpoint."""
+    base = tmp_path_factory.mktemp("comfyui")
+    for name in ("input", "output", "temp", "models/parts2whole", "models/diffusers"):
+        (base / name).mkdir(parents=True)
+    folder_paths.set_input_directory(str(base / "input"))
+    folder_paths.set_output_directory(str(base / "output"))
+    folder_paths.set_temp_directory(str(base / "temp"))
+    folder_paths.folder_names_and_paths["parts2whole"] = ([str(base / "models" / "parts2whole")], set())
+    folder_paths.folder_names_and_paths["diffusers"] = ([str(base / "models" / "diffusers")], set())
+    (base / "models" / "parts2whole" / "tiny").symlink_to(GOLDEN / "checkpoint")
+    return base
+
+
+@pytest.fixture(scope="session")
+def checkpoint(folders):
+    """The tiny checkpoint, as Load Parts2Whole gives it."""
+    from parts2whole.encoders.checkpoint import Checkpoint
+    from workbench import run
+
+    with torch.inference_mode():
+        return Checkpoint(*run("Parts2WholeLoader", checkpoint="tiny"))
