@@ -139,7 +139,7 @@ def _begin_run(executor, *args, **kwargs):
 
 
 def _label_chunks(executor, model, conds, x_in, timestep, model_options):
-    """Finds the positive conditioning: guiders and other nodes put it in any place. First is the rule for one we do not know."""
+    """Finds the positive conditioning, which guiders and nodes put in any place; the first, where we know none of them."""
     run = model_options["transformer_options"].get(KEY + "_run")
     known = {id(cond): name == "positive" for name, cond in run.guider.conds.items()} if run else {}
     has_positive = any(known.get(id(cond)) for cond in conds)
@@ -225,6 +225,8 @@ class _SharedAttention:
             if not chunks:
                 continue
             q_, k_, v_ = (_select_chunks(x, chunks, len(conditional)) for x in (q, k, v))
+            # HyperTile makes a batch of tiles of the queries alone; the host's attention then reads the keys as such a batch.
+            k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
 
             def attend(q, k, v, chunks=chunks):
                 return _attend(q, k, v, options, heads, self.previous, chunks)

@@ -6,6 +6,7 @@ keeps norm1 of every self-attention layer. It ends at the last of them.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -92,7 +93,7 @@ def _norm1_features(
         "cond_or_uncond": [0],
         "sigmas": sigma,
     }
-    try:
+    with contextlib.suppress(_LastBank):
         model.diffusion_model(
             x.to(dtype),
             timestep,
@@ -100,8 +101,6 @@ def _norm1_features(
             y=None if y is None else y.to(device, dtype),
             transformer_options=options,
         )
-    except _LastBank:
-        pass
     return features
 
 

@@ -16,8 +16,8 @@ def ddim_sigmas(model_sampling, steps: int, denoise: float) -> torch.Tensor:
     """
     if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
         raise ValueError(
-            "Parts2Whole Sigmas needs a model with a discrete noise schedule, such as the one from Load Parts2Whole; got "
-            f"{type(model_sampling).__mro__[1].__name__}. Use Basic Scheduler for this model."
+            "Parts2Whole Sigmas needs a model with a discrete noise schedule, as that from Load Parts2Whole; this "
+            f"one's is {type(model_sampling).__mro__[1].__name__}. Use Basic Scheduler for it."
         )
     if denoise <= 0:
         return torch.FloatTensor([])

@@ -1,4 +1,4 @@
-"""The pose guider (arXiv 2404.15267, section 3.4): a pose picture as features that are added to the U-Net's first convolution."""
+"""The pose guider (arXiv 2404.15267, section 3.4): a pose picture as features, added to the U-Net's first convolution."""
 
 from __future__ import annotations
 

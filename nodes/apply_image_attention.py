@@ -15,7 +15,7 @@ class Parts2WholeApplyImageAttention(io.ComfyNode):
             node_id="Parts2WholeApplyImageAttention",
             display_name="Apply Part Image Attention",
             category=CATEGORY,
-            description="Steers the model by a CLIP image token of each part's picture, beside the text (at most six pictures).",
+            description="Steers the model by a CLIP image token of each part's picture, beside the text: six at most.",
             search_aliases=["decoupled cross-attention", "image prompt", "clip vision"],
             inputs=[
                 io.Model.Input("model"),
@@ -36,8 +36,8 @@ class Parts2WholeApplyImageAttention(io.ComfyNode):
         expected = image_attention.model.token_channels
         if tokens.shape[-1] != expected:
             raise ValueError(
-                f"The CLIP_VISION gives tokens of {tokens.shape[-1]} channels, the image attention expects {expected}. Take both "
-                "from the same Load Parts2Whole node."
+                f"The CLIP_VISION gives tokens of {tokens.shape[-1]} channels, the image attention expects {expected}. Take "
+                "both from the same Load Parts2Whole node."
             )
         comfy.model_management.load_models_gpu([image_attention])
         keys = image_attention.model(tokens.to(image_attention.load_device))

@@ -20,8 +20,8 @@ class Parts2WholeApply(io.ComfyNode):
                 AppearanceSocket.Input("appearance"),
                 io.Combo.Input(
                     "mask_mode", options=["zero", "drop"], default="zero",
-                    tooltip="What becomes of the pictures outside the masks. zero: as trained, they take some attention and give "
-                    "nothing. drop: they are removed, so that the parts act more strongly. Both cost the same.",
+                    tooltip="What becomes of the pictures outside the masks. zero: as trained, they take some attention and "
+                    "give nothing. drop: they are removed, so that the parts act more strongly. Both cost the same.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=10.0, step=0.01,

@@ -23,8 +23,8 @@ class Parts2WholeApplyPose(io.ComfyNode):
                 PoseGuiderSocket.Input("pose_guider"),
                 io.Image.Input(
                     "image",
-                    tooltip="The pose. The public release was trained with raw IUV DensePose: part index 0..24 in blue, U and V in "
-                    "red and green. Any size; stretched to the result's. A batch gives each picture of the batch its own.",
+                    tooltip="The pose. The public release was trained with raw IUV DensePose: part index 0..24 in blue, U and "
+                    "V in red and green. Any size; stretched to the result's. A batch gives each picture its own pose.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=10.0, step=0.01,

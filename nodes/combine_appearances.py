@@ -13,12 +13,15 @@ class Parts2WholeCombineAppearances(io.ComfyNode):
             node_id="Parts2WholeCombineAppearances",
             display_name="Combine Appearances",
             category=CATEGORY,
-            description="Puts parts that were encoded apart together, so that one can be swapped without encoding the others again.",
+            description="Joins parts that were encoded apart, so that one can be swapped without encoding the others again.",
             search_aliases=["merge appearances", "join appearances"],
             inputs=[
                 io.Autogrow.Input(
                     "appearances",
-                    template=io.Autogrow.TemplatePrefix(AppearanceSocket.Input("appearance"), prefix="appearance", min=1, max=16),
+                    template=io.Autogrow.TemplatePrefix(
+                        AppearanceSocket.Input("appearance", tooltip="From Encode Appearance."),
+                        prefix="appearance", min=1, max=16,
+                    ),
                 ),
             ],
             outputs=[AppearanceSocket.Output(display_name="APPEARANCE")],
@@ -26,5 +29,5 @@ class Parts2WholeCombineAppearances(io.ComfyNode):
 
     @classmethod
     def execute(cls, appearances) -> io.NodeOutput:
-        references = [reference for appearance in appearances.values() if appearance for reference in appearance.references]
-        return io.NodeOutput(Appearance(tuple(references)))
+        given = [appearance for appearance in appearances.values() if appearance is not None]
+        return io.NodeOutput(Appearance(sum((appearance.references for appearance in given), ())))

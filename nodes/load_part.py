@@ -41,7 +41,10 @@ class Parts2WholeLoadPart(io.ComfyNode):
                     "the places painted in the mask editor. whole picture: all of it. auto: painted for a picture from the "
                     "mask editor, else alpha, which is all of a picture without transparency.",
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="1 where the picture shows the part. Any size; used instead of mask_source."),
+                io.Mask.Input(
+                    "mask", optional=True,
+                    tooltip="1 where the picture shows the part. Any size. Used instead of mask_source.",
+                ),
             ],
             outputs=[PartSocket.Output(display_name="PART")],
         )
@@ -56,8 +59,8 @@ class Parts2WholeLoadPart(io.ComfyNode):
         if mask_source == "painted":
             if mask is None and not alpha.numel():
                 raise ValueError(
-                    f"{image} has no transparency, so nothing was painted on it. Paint the part in the mask editor (right click "
-                    "on the node, Open in MaskEditor), connect a mask, or set mask_source to 'whole picture'."
+                    f"{image} has no transparency, so nothing was painted on it. Paint the part in the mask editor (right "
+                    "click on the node, Open in MaskEditor), connect a mask, or set mask_source to 'whole picture'."
                 )
             # What is painted becomes transparent, but keeps its colours.
             mask = 1.0 - alpha[..., 0] if mask is None else mask

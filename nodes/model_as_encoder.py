@@ -13,7 +13,7 @@ class Parts2WholeModelAsEncoder(io.ComfyNode):
             node_id="Parts2WholeModelAsEncoder",
             display_name="Use Model as Appearance Encoder",
             category=CATEGORY,
-            description="Uses any U-Net (SD1.5, SD2.x, SDXL) as appearance encoder, without training. Best with the model that samples.",
+            description="Uses any U-Net (SD1.5, SD2.x, SDXL) as appearance encoder, without training.",
             search_aliases=["training-free", "reference only"],
             inputs=[
                 io.Model.Input("model"),

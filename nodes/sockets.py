@@ -27,10 +27,13 @@ CATEGORY = "Parts2Whole"
 def label_inputs() -> list[io.Input]:
     """The label of a part: one of the six, or any text. Over the API any text may be given as `label` too."""
     return [
-        io.Combo.Input("label", options=list(LABELS), default=LABELS[0], tooltip="What the part is. The encoder reads it as text."),
+        io.Combo.Input(
+            "label", options=list(LABELS), default=LABELS[0], tooltip="What the part is. The encoder reads it as text.",
+        ),
         io.String.Input(
             "custom_label", default="", optional=True,
-            tooltip="A label of your own, used instead of the list's where it is not empty: for example 'handbag'. Up to 77 tokens.",
+            tooltip="A label of your own, for example 'handbag'. Used instead of the list's where it is not empty. Up to 77 "
+            "tokens.",
         ),
     ]
 

@@ -30,7 +30,16 @@ def load_pack():
     return sys.modules[str(ROOT).replace(".", "_x_")]  # the host's name for it
 
 
+def load_core_nodes(*modules: str):
+    for module in modules:
+        assert asyncio.run(host_nodes.load_custom_node(str(HOST / "comfy_extras" / f"{module}.py"), module_parent="comfy_extras"))
+
+
 PACK = load_pack()
+load_core_nodes(
+    "nodes_custom_sampler", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_pag", "nodes_perpneg", "nodes_sag",
+    "nodes_tomesd",
+)
 # So that tests can import the pack's modules by a name of their own.
 sys.modules["parts2whole"] = PACK
 for name in [name for name in sys.modules if name.startswith(PACK.__name__ + ".")]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import nodes as host_nodes
 import numpy as np
 import torch
-from comfy_extras.nodes_custom_sampler import CFGGuider, KSamplerSelect, RandomNoise, SamplerCustom, SamplerCustomAdvanced
 from conftest import GOLDEN
 from PIL import Image
 from safetensors.torch import load_file
 
-CORE_NODES = {cls.__name__: cls for cls in (CFGGuider, KSamplerSelect, RandomNoise, SamplerCustom, SamplerCustomAdvanced)}
 LATENT_SCALE = 0.18215
 
 
 def run(node_id: str, **inputs):
     """Executes a node and returns its outputs: the value itself where there is one only."""
-    node = CORE_NODES.get(node_id) or host_nodes.NODE_CLASS_MAPPINGS[node_id]
+    node = host_nodes.NODE_CLASS_MAPPINGS[node_id]
     outputs = node.execute(**inputs) if hasattr(node, "execute") else getattr(node(), node.FUNCTION)(**inputs)
     outputs = getattr(outputs, "result", outputs)
     return outputs[0] if len(outputs) == 1 else outputs
@@ -91,3 +89,10 @@ def sample(model, clip, latent=None, steps=2, cfg=3.5, positive=None, negative=N
         latent_image=latent or noise(),
     )
     return output["samples"]
+
+
+def encode(checkpoint, parts, width=128, height=192):
+    return run(
+        "Parts2WholeEncodeAppearance", appearance_encoder=checkpoint.appearance_encoder, vae=checkpoint.vae, parts=parts,
+        width=width, height=height,
+    )
