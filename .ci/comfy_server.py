@@ -117,8 +117,8 @@ class ComfyServer:
                 message = json.loads(packet.data)
                 if message.get("data", {}).get("prompt_id") == prompt_id:
                     on_message(message)
-                    if message["type"] in ("execution_success", "execution_error", "execution_interrupted"):
-                        return prompt_id
+                    if message["type"] == "executing" and message["data"]["node"] is None:
+                        return prompt_id  # comes last, after the history is written
         raise RuntimeError(f"ComfyUI went away:\n{self.log()[-3000:]}")
 
 

@@ -122,7 +122,7 @@ def _require_same_layers(unet, layer: str, widths: dict[BlockAddress, int], what
     expected = {address: getattr(block, layer).to_q.weight.shape[0] for address, block in transformer_blocks(unet).items()}
     if widths != expected:
         raise ValueError(
-            f"{what} was made for a U-Net with {len(widths)} self-attention layers of widths {_summary(widths)}, the MODEL has "
+            f"{what} was made for a U-Net with {len(widths)} transformer blocks of widths {_summary(widths)}, the MODEL has "
             f"{len(expected)} of widths {_summary(expected)}. Connect {node} to what belongs to this MODEL: SD1.5 to SD1.5, "
             "SDXL to SDXL."
         )

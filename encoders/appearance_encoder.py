@@ -107,9 +107,14 @@ def _norm1_features(
 def model_as_encoder(model: ModelPatcher, noise_level: int) -> AppearanceEncoder:
     """Uses any U-Net as appearance encoder.
 
-    raises: ValueError for a model without U-Net self-attention
+    raises: ValueError for a model without U-Net self-attention, and for one that asks for more than a latent
     """
-    require_unet(model)
+    unet = require_unet(model)
+    if unet.in_channels != model.model.latent_format.latent_channels:
+        raise ValueError(
+            f"The MODEL takes {unet.in_channels} channels, not {model.model.latent_format.latent_channels}: an inpainting or "
+            "editing model cannot encode references. Connect a plain text-to-image model of the same architecture."
+        )
     return AppearanceEncoder(model, noise_level)
 
 

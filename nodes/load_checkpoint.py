@@ -19,7 +19,8 @@ class Parts2WholeLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint", options=list_checkpoints(),
-                    tooltip="A folder under models/parts2whole or models/diffusers that has a reference_unet folder in it.",
+                    tooltip="A folder under models/parts2whole or models/diffusers (or what extra_model_paths.yaml names so) that "
+                    "has a reference_unet folder in it.",
                 ),
             ],
             outputs=[

@@ -32,7 +32,7 @@ class Parts2WholeLoadPart(io.ComfyNode):
                 io.Combo.Input(
                     "image", options=sorted(folder_paths.filter_files_content_types(files, ["image"])),
                     upload=io.UploadType.image, image_folder=io.FolderType.input,
-                    tooltip="A picture that shows the part. Only what its mask covers is used.",
+                    tooltip="A picture that shows the part. The mask says where in it.",
                 ),
                 *label_inputs(),
                 io.Combo.Input(
@@ -60,14 +60,14 @@ class Parts2WholeLoadPart(io.ComfyNode):
             if mask is None and not alpha.numel():
                 raise ValueError(
                     f"{image} has no transparency, so nothing was painted on it. Paint the part in the mask editor (right "
-                    "click on the node, Open in MaskEditor), connect a mask, or set mask_source to 'whole picture'."
+                    "click on the node, Open in Mask Editor), connect a mask, or set mask_source to 'whole picture'."
                 )
             # What is painted becomes transparent, but keeps its colours.
             mask = 1.0 - alpha[..., 0] if mask is None else mask
             picture = rgb
         elif mask_source == "whole picture" and mask is None:
             mask = torch.ones(picture.shape[:3])
-        return io.NodeOutput(make_part(custom_label or label, picture, mask))
+        return io.NodeOutput(make_part(custom_label.strip() or label, picture, mask))
 
     @classmethod
     def fingerprint_inputs(cls, image, **kwargs):

@@ -29,7 +29,7 @@ class Parts2WholeMakePart(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, label, custom_label="", mask=None) -> io.NodeOutput:
-        return io.NodeOutput(make_part(custom_label or label, image, mask))
+        return io.NodeOutput(make_part(custom_label.strip() or label, image, mask))
 
     @classmethod
     def validate_inputs(cls, label) -> bool:

@@ -39,14 +39,14 @@ def label_inputs() -> list[io.Input]:
 
 
 def percent_inputs() -> list[io.Input]:
-    """The part of the sampling in which a node acts."""
+    """The part of the noise schedule in which a node acts."""
     return [
         io.Float.Input(
             "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
-            tooltip="When to begin, as a fraction of the sampling: 0 is the first step.",
+            tooltip="When to begin, as a fraction of the noise schedule: 0 is pure noise.",
         ),
         io.Float.Input(
             "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
-            tooltip="When to end, as a fraction of the sampling: 1 is after the last step.",
+            tooltip="When to end, as a fraction of the noise schedule: 1 is the clean picture.",
         ),
     ]

@@ -1,0 +1,205 @@
+"""Loading a folder in the release's layout, whole and broken."""
+
+import json
+import pickle
+import shutil
+
+import comfy.model_management
+import folder_paths
+import pytest
+import safetensors.torch
+import torch
+from conftest import GOLDEN
+from parts2whole.encoders import checkpoint as loading
+from parts2whole.encoders.checkpoint_files import list_checkpoints, read_weights
+from workbench import run
+
+
+@pytest.fixture
+def copy(folders, tmp_path):
+    """A copy of the tiny checkpoint that a test may break, under models/parts2whole."""
+    root = folders / "models" / "parts2whole" / "copy"
+    shutil.copytree(GOLDEN / "checkpoint", root)
+    yield root
+    shutil.rmtree(root)
+
+
+def unet_file(root):
+    return root / "unet" / "diffusion_pytorch_model.safetensors"
+
+
+def test_widths_heads_and_context_come_from_the_config(checkpoint):
+    unet = checkpoint.model.model.diffusion_model
+    assert (unet.model_channels, unet.out_channels) == (32, 4)
+    block = unet.middle_block[1].transformer_blocks[0]
+    assert (block.n_heads, block.d_head) == (4, 16)
+    assert block.attn2.to_k.weight.shape == (64, 32)
+
+
+def test_every_component_is_under_the_hosts_model_management(checkpoint):
+    patchers = [
+        checkpoint.model, checkpoint.clip.patcher, checkpoint.vae.patcher, checkpoint.clip_vision.patcher,
+        checkpoint.appearance_encoder.patcher, checkpoint.pose_guider, checkpoint.image_attention,
+    ]
+    comfy.model_management.load_models_gpu(patchers)
+    assert all(patcher.model_size() > 0 for patcher in patchers)
+    loaded = comfy.model_management.loaded_models()
+    assert all(any(patcher.model is model.model for model in loaded) for patcher in patchers)
+
+
+def test_the_reference_unet_holds_nothing_after_its_last_norm1(checkpoint):
+    names = checkpoint.appearance_encoder.patcher.model.diffusion_model.state_dict()
+    assert "output_blocks.11.1.transformer_blocks.0.norm1.weight" in names
+    assert not [name for name in names if name.startswith(("out.", "output_blocks.11.1.transformer_blocks.0.attn"))]
+
+
+def test_extra_tensors_are_tolerated(copy):
+    weights = safetensors.torch.load_file(unet_file(copy))
+    assert [name for name in weights if "to_k_dc" in name]
+    weights["something.else"] = torch.zeros(1)
+    safetensors.torch.save_file(weights, unet_file(copy))
+    loading.load_model(str(copy))
+
+
+def test_a_full_reference_unet_loads_too(copy, checkpoint):
+    shutil.copy(unet_file(copy), copy / "reference_unet" / unet_file(copy).name)
+    loading.load_appearance_encoder(str(copy))
+
+
+@pytest.mark.parametrize("component, load, tensor", [
+    ("unet", loading.load_model, "mid_block.resnets.0.conv1.weight"),
+    ("reference_unet", loading.load_appearance_encoder, "up_blocks.3.attentions.2.transformer_blocks.0.norm1.weight"),
+    ("text_encoder", loading.load_clip, "text_model.final_layer_norm.bias"),
+    ("image_encoder", loading.load_clip_vision, "visual_projection.weight"),
+    ("pose_guider", loading.load_pose_guider, "conv_out.bias"),
+])
+def test_missing_tensors_are_named(copy, component, load, tensor):
+    file = next((copy / component).glob("*.safetensors"))
+    weights = safetensors.torch.load_file(file)
+    del weights[tensor]
+    safetensors.torch.save_file(weights, file)
+    with pytest.raises(ValueError, match=rf"{component} lack {tensor}.*[Dd]ownload"):
+        load(str(copy))
+
+
+def test_missing_tensors_of_the_vae_and_the_image_attention_are_named(copy):
+    file = next((copy / "vae").glob("*.safetensors"))
+    weights = safetensors.torch.load_file(file)
+    del weights["decoder.conv_in.weight"]
+    safetensors.torch.save_file(weights, file)
+    with pytest.raises(ValueError, match="vae lack decoder.conv_in.weight"):
+        loading.load_vae(str(copy))
+
+    weights = safetensors.torch.load_file(copy / "decoupled_attn.pth")
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_v_dc.weight"
+    del weights[name]
+    safetensors.torch.save_file(weights, copy / "decoupled_attn.pth")
+    with pytest.raises(ValueError, match=f"decoupled_attn.pth lack {name}"):
+        loading.load_image_attention(str(copy))
+
+
+FILES = sorted(
+    str(path.relative_to(GOLDEN / "checkpoint")) for path in (GOLDEN / "checkpoint").rglob("*")
+    # The host's own tokenizer serves, and model_index.json says nothing that the folders do not.
+    if path.is_file() and path.parent.name != "tokenizer" and path.name != "model_index.json"
+)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named_with_what_mends_it(copy, file):
+    (copy / file).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{(copy / file).parent}.*ownload"):
+        run("Parts2WholeLoader", checkpoint="copy")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("kept", [0.0, 0.7])
+def test_a_truncated_file_is_named_with_what_mends_it(copy, file, kept):
+    data = (copy / file).read_bytes()
+    (copy / file).write_bytes(data[:int(len(data) * kept)])
+    with pytest.raises(ValueError, match=f"{copy / file}.*ownload"):
+        run("Parts2WholeLoader", checkpoint="copy")
+
+
+class _Malicious:
+    def __reduce__(self):
+        return exec, ("import builtins; builtins.unpickled = True",)
+
+
+@pytest.mark.parametrize("component, file", [("", "decoupled_attn.pth"), ("unet", "diffusion_pytorch_model.bin")])
+@pytest.mark.parametrize("save", [
+    lambda value, path: path.write_bytes(pickle.dumps(value)), lambda value, path: torch.save(value, path)
+], ids=["pickle", "torch"])
+def test_pickles_are_never_opened(copy, component, file, save):
+    for path in (copy / component).glob("*.safetensors"):
+        path.unlink()
+    save({"conv_in.weight": _Malicious()}, copy / component / file)
+    with pytest.raises(ValueError, match="was not opened|cannot be read"):
+        run("Parts2WholeLoader", checkpoint="copy")
+    import builtins
+
+    assert not hasattr(builtins, "unpickled")
+
+
+def test_bin_files_of_tensors_are_read(copy):
+    weights = safetensors.torch.load_file(unet_file(copy))
+    unet_file(copy).unlink()
+    torch.save(weights, copy / "unet" / "diffusion_pytorch_model.bin")
+    read = read_weights(str(copy), "unet")
+    assert read.keys() == weights.keys()
+    loading.load_model(str(copy))
+
+
+@pytest.mark.parametrize("beta_schedule, first_sigma", [("scaled_linear", 0.0292), ("linear", 0.0292)])
+def test_the_noise_schedule_comes_from_the_config(copy, beta_schedule, first_sigma):
+    path = copy / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "beta_schedule": beta_schedule}))
+    model = loading.load_model(str(copy))
+    sigmas = model.get_model_object("model_sampling").sigmas
+    start, end = config["beta_start"], config["beta_end"]
+    betas = torch.linspace(start, end, 1000, dtype=torch.float64)
+    if beta_schedule == "scaled_linear":
+        betas = torch.linspace(start**0.5, end**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = (1 - betas).cumprod(0)
+    assert torch.allclose(sigmas.double(), ((1 - alphas) / alphas).sqrt(), rtol=1e-5)
+    assert abs(float(sigmas[0]) - first_sigma) < 1e-4
+
+
+def test_an_unknown_noise_schedule_is_refused(copy):
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "sigmoid"}))
+    with pytest.raises(ValueError, match="'sigmoid' is not supported. Expected beta_schedule one of linear"):
+        loading.load_model(str(copy))
+
+
+def test_folders_with_a_reference_unet_are_listed(folders, copy):
+    nested = folders / "models" / "diffusers" / "huanngzh" / "Parts2Whole"
+    nested.parent.mkdir()
+    nested.symlink_to(GOLDEN / "checkpoint")
+    (folders / "models" / "diffusers" / "other" / "unet").mkdir(parents=True)
+    assert list_checkpoints() == ["copy", "huanngzh/Parts2Whole", "tiny"]
+    shutil.rmtree(folders / "models" / "diffusers" / "huanngzh")
+
+
+def test_the_folder_category_is_the_hosts(folders):
+    """extra_model_paths.yaml knows a category by its name in folder_paths."""
+    assert folder_paths.get_folder_paths("parts2whole") == [str(folders / "models" / "parts2whole")]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("bf16_unet", 0.1), ("fp16_unet", 0.02), ("fp8_e4m3fn_unet", 0.5)])
+def test_other_weight_types(copy, checkpoint, monkeypatch, dtype, tolerance):
+    """The types of the host's command line; numbers as good as the type is."""
+    import comfy.cli_args
+    from workbench import apply_parts, encode, golden_parts, rel, sample
+
+    def draw(model, encoder):
+        parts = golden_parts(checkpoint.clip, 2)
+        appearance = encode(checkpoint._replace(appearance_encoder=encoder), parts)
+        return sample(apply_parts(model, appearance), checkpoint.clip)
+
+    monkeypatch.setattr(comfy.cli_args.args, dtype, True)
+    model, encoder = loading.load_model(str(copy)), loading.load_appearance_encoder(str(copy))
+    assert model.model.diffusion_model.dtype != torch.float32
+    result = draw(model, encoder)
+    assert rel(result, draw(checkpoint.model, checkpoint.appearance_encoder)) < tolerance

@@ -1,0 +1,140 @@
+"""Training-free use with other U-Nets: SD1.5, SD2.x and SDXL at toy width, built by the host's own model classes."""
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
+import pytest
+import torch
+from parts2whole.encoders.label_embedding import LabelledPart
+from parts2whole.encoders.reference_picture import make_part
+from workbench import apply_parts, encode, golden_parts, noise, picture, rel, run, sample
+
+SD = {
+    "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1, "context_dim": 32, "adm_in_channels": None,
+}
+CONFIGS = {
+    "SD15": (comfy.supported_models.SD15, {**SD, "use_linear_in_transformer": False}),
+    "SD20": (comfy.supported_models.SD20, {**SD, "use_linear_in_transformer": True}),
+    "SDXL": (comfy.supported_models.SDXL, {
+        "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 3, 3],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 3, 3, 3], "transformer_depth_middle": 3, "context_dim": 32,
+        "adm_in_channels": 16 + 6 * 256, "use_linear_in_transformer": True, "num_classes": "sequential",
+    }),
+}
+SIZES = {"pooled_output": torch.zeros(1, 16), "width": 64, "height": 64}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    config_class, config = CONFIGS[request.param]
+    config = config_class({
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 64, "use_spatial_transformer": True,
+        "use_checkpoint": False, "legacy": False, **config,
+    })
+    config.unet_config["num_heads"], config.unet_config["num_head_channels"] = -1, 32
+    config.set_inference_dtype(torch.float32, None)
+    with torch.inference_mode():
+        model = config.get_model({})
+        torch.manual_seed(0)
+        for parameter in model.diffusion_model.parameters():
+            parameter.data = torch.randn(parameter.shape) / max(1, parameter[0].numel()) ** 0.5
+        device = comfy.model_management.get_torch_device()
+        return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def parts(count=2):
+    return tuple(
+        LabelledPart(make_part("face", picture(f"ref_{i}")), torch.randn(1, 77, 32), torch.randn(1, 16)) for i in range(count)
+    )
+
+
+def conditioning():
+    return [[torch.randn(1, 77, 32), dict(SIZES)]]
+
+
+def draw(model, clip, seed=0):
+    torch.manual_seed(seed)
+    return sample(model, clip, positive=conditioning(), negative=conditioning(), latent=noise(16, 12))
+
+
+def test_any_unet_encodes_and_shares(model, checkpoint):
+    encoder = run("Parts2WholeModelAsEncoder", model=model)
+    appearance = encode(checkpoint._replace(appearance_encoder=encoder), parts(), 96, 128)
+    assert {bank.tokens.shape[-1] for bank in appearance.references[0].banks.values()} <= {64, 128, 256}
+    plain = draw(model, checkpoint.clip)
+    assert rel(draw(apply_parts(model, appearance), checkpoint.clip), plain) > 1e-3
+    assert torch.equal(draw(model, checkpoint.clip), plain)
+
+
+def test_the_label_matters_and_so_does_the_noise_level(model, checkpoint):
+    def bank(noise_level, parts):
+        encoder = run("Parts2WholeModelAsEncoder", model=model, noise_level=noise_level)
+        reference, = encode(checkpoint._replace(appearance_encoder=encoder), parts, 64, 64).references
+        return list(reference.banks.values())[-1].tokens
+
+    one = parts(1)
+    clean = bank(0, one)
+    assert torch.equal(bank(0, one), clean)
+    assert rel(bank(0, parts(1)), clean) > 1e-3
+    noised = bank(300, one)
+    assert rel(noised, clean) > 1e-2
+    assert torch.equal(bank(300, one), noised), "the noise is always the same"
+
+
+def test_sdxl_asks_for_the_pooled_label(model, checkpoint):
+    encoder = run("Parts2WholeModelAsEncoder", model=model)
+    without = tuple(part._replace(pooled=None) for part in parts(1))
+    if not model.model.adm_channels:
+        encode(checkpoint._replace(appearance_encoder=encoder), without, 64, 64)
+        return
+    with pytest.raises(ValueError, match="needs the label's pooled text"):
+        encode(checkpoint._replace(appearance_encoder=encoder), without, 64, 64)
+
+
+def test_an_appearance_of_another_architecture_is_refused(model, checkpoint):
+    appearance = encode(checkpoint, golden_parts(checkpoint.clip, 1), 64, 64)
+    expected = "The appearance of 'face' was made for a U-Net with 16 transformer blocks of widths 32, 64, the MODEL has"
+    with pytest.raises(ValueError, match=expected):
+        apply_parts(model, appearance)
+
+
+def test_the_patched_model_encodes_as_the_plain_one(checkpoint):
+    """An encoder made of a model that has parts applied already does not look at those."""
+    encoder = run("Parts2WholeModelAsEncoder", model=checkpoint.model)
+    labelled = golden_parts(checkpoint.clip, 1)
+    appearance = encode(checkpoint._replace(appearance_encoder=encoder), labelled, 64, 64)
+    patched = run("Parts2WholeModelAsEncoder", model=apply_parts(checkpoint.model, appearance))
+    again = encode(checkpoint._replace(appearance_encoder=patched), labelled, 64, 64)
+    for address, bank in appearance.references[0].banks.items():
+        assert torch.equal(again.references[0].banks[address].tokens, bank.tokens)
+
+
+def test_a_model_without_unet_is_refused(checkpoint):
+    config = comfy.supported_models.Flux({
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 16, "context_in_dim": 32, "hidden_size": 64,
+        "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 14, 14], "theta": 10000,
+        "patch_size": 2, "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": [],
+    })
+    config.set_inference_dtype(torch.float32, None)
+    device = comfy.model_management.get_torch_device()
+    model = comfy.model_patcher.ModelPatcher(config.get_model({}), load_device=device, offload_device=device)
+    expected = "The MODEL is a Flux, which has no U-Net self-attention.*Expected a U-Net model: SD1.5"
+    with pytest.raises(ValueError, match=expected):
+        apply_parts(model, encode(checkpoint, golden_parts(checkpoint.clip, 1), 64, 64))
+    with pytest.raises(ValueError, match=expected):
+        run("Parts2WholeModelAsEncoder", model=model)
+    with pytest.raises(ValueError, match="discrete noise schedule.*Use Basic Scheduler"):
+        run("Parts2WholeSigmas", model=model, steps=4, denoise=1.0)
+
+
+def test_an_inpainting_model_is_refused():
+    config_class, config = CONFIGS["SD15"]
+    config = config_class({
+        "image_size": 32, "in_channels": 9, "out_channels": 4, "model_channels": 64, "use_spatial_transformer": True, **config,
+    })
+    config.set_inference_dtype(torch.float32, None)
+    device = comfy.model_management.get_torch_device()
+    model = comfy.model_patcher.ModelPatcher(config.get_model({}), load_device=device, offload_device=device)
+    with pytest.raises(ValueError, match="takes 9 channels, not 4: an inpainting"):
+        run("Parts2WholeModelAsEncoder", model=model)

@@ -1,0 +1,97 @@
+"""Parts from pictures of any kind, and what is refused."""
+
+import logging
+
+import pytest
+import torch
+from parts2whole.encoders.reference_picture import fit_to_frame, make_part
+from workbench import encode, golden_parts, run
+
+
+def test_a_cut_out_is_composited_on_white_and_masked_by_its_alpha():
+    image = torch.zeros(1, 20, 10, 4)
+    image[:, :10, :, 0] = image[:, :10, :, 3] = 1  # red above, transparent black below
+    picture, mask = fit_to_frame(make_part("face", image), 16, 32)
+    assert picture.shape == (1, 32, 16, 3) and mask.shape == (1, 32, 16)
+    assert torch.equal(picture[0, 2, 5], torch.tensor([1.0, 0.0, 0.0])) and mask[0, 2, 5] == 1
+    assert torch.equal(picture[0, -2, 5], torch.ones(3)) and mask[0, -2, 5] == 0
+
+
+def test_a_picture_without_alpha_and_mask_is_used_whole():
+    _, mask = fit_to_frame(make_part("face", torch.rand(1, 9, 7, 3)), 8, 8)
+    assert mask.eq(1).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 3, 200, 3), (2, 64, 64, 4)])
+@pytest.mark.parametrize("mask_shape", [None, (5, 3), (1, 700, 2)])
+def test_pictures_and_masks_of_any_size(shape, mask_shape):
+    part = make_part("face", torch.rand(shape), None if mask_shape is None else torch.ones(mask_shape))
+    picture, mask = fit_to_frame(part, 24, 16)
+    assert picture.shape == (shape[0], 16, 24, 3) and mask.shape == (shape[0], 16, 24)
+
+
+def test_each_picture_of_a_batch_is_a_reference(checkpoint):
+    part = run("Parts2WholeMakePart", image=torch.rand(3, 32, 32, 3), label="shoes")
+    parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
+    assert [reference.label for reference in encode(checkpoint, parts, 64, 64).references] == ["shoes"] * 3
+
+
+def test_an_empty_mask_is_refused():
+    with pytest.raises(ValueError, match="Part 'face': the mask is zero everywhere.*invert it with the Invert Mask node"):
+        make_part("face", torch.rand(1, 8, 8, 3), torch.zeros(1, 8, 8))
+    with pytest.raises(ValueError, match="the mask of picture 1 is zero everywhere"):
+        make_part("face", torch.rand(2, 8, 8, 3), torch.stack([torch.ones(8, 8), torch.zeros(8, 8)]))
+    with pytest.raises(ValueError, match="zero everywhere"):
+        make_part("face", torch.zeros(1, 8, 8, 4))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(bad):
+    image, mask = torch.rand(1, 8, 8, 3), torch.ones(1, 8, 8)
+    image[0, 3, 3, 1] = bad
+    with pytest.raises(ValueError, match="Part 'face': the picture holds NaN or infinite"):
+        make_part("face", image)
+    mask[0, 2, 2] = bad
+    with pytest.raises(ValueError, match="Part 'face': the mask holds NaN or infinite"):
+        make_part("face", torch.rand(1, 8, 8, 3), mask)
+
+
+@pytest.mark.parametrize("label", ["", "  "])
+def test_an_empty_label_is_refused(label):
+    with pytest.raises(ValueError, match="The label is empty"):
+        make_part(label, torch.rand(1, 8, 8, 3))
+
+
+def test_masks_that_do_not_fit_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r"one for each of the 3 pictures, got a MASK of shape \[2, 8, 8\]"):
+        make_part("face", torch.rand(3, 8, 8, 3), torch.ones(2, 8, 8))
+
+
+def test_a_long_label_is_cut_with_a_warning_that_says_what(checkpoint, caplog):
+    words = [f"word{i % 10}" for i in range(60)]
+    part = run("Parts2WholeMakePart", image=torch.rand(1, 8, 8, 3), label=" ".join(words) + " the very end")
+    with caplog.at_level(logging.WARNING):
+        (labelled,) = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
+    assert labelled.text_embedding.shape == (1, 77, 32)
+    assert "longer than 77 tokens" in caplog.text and "the very end'" in caplog.text
+
+
+def test_no_parts_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="got no parts: connect at least one"):
+        run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={})
+
+
+def test_more_than_six_pictures_are_refused_by_the_image_attention(checkpoint):
+    part = run("Parts2WholeMakePart", image=torch.rand(7, 8, 8, 3), label="face")
+    parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
+    with pytest.raises(ValueError, match="at most 6 reference pictures, got 7"):
+        run(
+            "Parts2WholeApplyImageAttention", model=checkpoint.model, image_attention=checkpoint.image_attention,
+            clip_vision=checkpoint.clip_vision, parts=parts, strength=1.0,
+        )
+
+
+def test_labels_from_another_text_encoder_are_refused(checkpoint):
+    parts = tuple(part._replace(text_embedding=torch.zeros(1, 77, 768)) for part in golden_parts(checkpoint.clip, 1))
+    with pytest.raises(ValueError, match="embedded with 768 channels.*expects 32"):
+        encode(checkpoint, parts)

@@ -1,0 +1,111 @@
+"""Pictures of all kinds through Load Part, and where their masks come from."""
+
+import folder_paths
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from workbench import run
+
+
+@pytest.fixture
+def save(folders):
+    """Saves a picture into the input folder and returns its name there."""
+    def save(image, name="picture.png", **options):
+        path = folders / "input" / name
+        path.parent.mkdir(exist_ok=True)
+        image.save(path, **options)
+        return name
+
+    return save
+
+
+@pytest.fixture
+def cut_out(save):
+    """Red on the left, transparent on the right, where the colour under the transparency is green."""
+    pixels = np.zeros((10, 20, 4), np.uint8)
+    pixels[:, :10] = (255, 0, 0, 255)
+    pixels[:, 10:] = (0, 255, 0, 0)
+    return lambda name: save(Image.fromarray(pixels), name)
+
+
+def load(image, **options):
+    return run("Parts2WholeLoadPart", image=image, **{"label": "face", **options})
+
+
+def test_alpha(cut_out):
+    part = load(cut_out("cut_out.png"))
+    assert part.label == "face" and part.image.shape == (1, 10, 20, 4) and part.mask is None
+    assert torch.equal(part.image, load("cut_out.png", mask_source="alpha").image)
+
+
+@pytest.mark.parametrize("name, source", [("cut_out.png", "painted"), ("clipspace/clipspace-mask-1.png", "auto"),
+                                          ("clipspace-painted-masked-2.png", "auto")])
+def test_painted_in_the_mask_editor(cut_out, name, source):
+    """The editor makes what is painted transparent, and keeps its colours."""
+    part = load(cut_out(name), mask_source=source)
+    assert part.image.shape[-1] == 3
+    assert torch.equal(part.image[0, 0, 15], torch.tensor([0.0, 1.0, 0.0]))
+    assert part.mask[0, :, 10:].eq(1).all() and part.mask[0, :, :10].eq(0).all()
+
+
+def test_whole_picture(cut_out):
+    part = load(cut_out("cut_out.png"), mask_source="whole picture")
+    assert part.mask.eq(1).all()
+
+
+def test_a_connected_mask_wins(cut_out):
+    mask = torch.zeros(1, 5, 5)
+    mask[0, 0, 0] = 1
+    for source in ("auto", "alpha", "painted", "whole picture"):
+        assert torch.equal(load(cut_out("cut_out.png"), mask_source=source, mask=mask).mask, mask)
+
+
+def test_nothing_painted_is_refused(save):
+    save(Image.new("RGB", (8, 8)), "plain.png")
+    with pytest.raises(ValueError, match="nothing was painted.*Open in Mask Editor"):
+        load("plain.png", mask_source="painted")
+
+
+def test_a_label_of_ones_own(cut_out):
+    assert load(cut_out("cut_out.png"), custom_label="a straw hat ").label == "a straw hat"
+    assert load("cut_out.png", label="handbag", custom_label=" ").label == "handbag"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK"])
+def test_pictures_of_every_mode(save, mode):
+    if mode == "I;16":
+        image = Image.fromarray(np.full((9, 7), 32896, np.uint16))
+    else:
+        image = Image.new("RGB", (7, 9), (128, 128, 128)).convert(mode)
+    part = load(save(image, f"mode_{mode.replace(';', '')}.{'tif' if mode == 'CMYK' else 'png'}"))
+    assert part.image.shape == (1, 9, 7, 4 if mode in ("RGBA", "LA") else 3)
+    if mode not in ("1", "P"):  # those dither
+        assert (part.image[..., :3] - 128 / 255).abs().max() < 0.02
+
+
+def test_exif_orientation(save):
+    image = Image.new("RGB", (8, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    assert load(save(image, "turned.jpg", exif=exif)).image.shape == (1, 8, 4, 3)
+
+
+def test_the_fingerprint_is_the_files_content(save):
+    node = _node()
+    save(Image.new("RGB", (4, 4)), "fingerprint.png")
+    first = node.fingerprint_inputs(image="fingerprint.png", label="face")
+    assert node.fingerprint_inputs(image="fingerprint.png", label="shoes") == first
+    save(Image.new("RGB", (4, 4), "red"), "fingerprint.png")
+    assert node.fingerprint_inputs(image="fingerprint.png", label="face") != first
+
+
+def test_a_missing_file_is_refused():
+    assert "Upload it" in _node().validate_inputs(image="nowhere.png", label="face")
+    assert folder_paths.get_input_directory()
+
+
+def _node():
+    import nodes as host_nodes
+
+    return host_nodes.NODE_CLASS_MAPPINGS["Parts2WholeLoadPart"]

@@ -1,0 +1,59 @@
+"""Ids, inputs and outputs of the nodes are frozen: shared workflows hang on them."""
+
+import json
+import os
+from pathlib import Path
+
+import nodes as host_nodes
+import pytest
+from conftest import PACK, ROOT
+
+SNAPSHOT = Path(__file__).with_name("schema.json")
+NODES = {id: node for id, node in host_nodes.NODE_CLASS_MAPPINGS.items() if id.startswith("Parts2Whole")}
+
+
+def describe(node) -> dict:
+    """What a shared workflow depends on. Lists of files are not part of it."""
+    info = node.GET_NODE_INFO_V1()
+    inputs = {}
+    for kind in ("required", "optional"):
+        for name, (io_type, options) in info["input"].get(kind, {}).items():
+            entry = {"type": io_type, "required": kind == "required"}
+            for key in ("options", "default", "min", "max", "step", "template"):
+                if key in options and not (key == "options" and name in ("checkpoint", "image")):
+                    entry[key] = options[key]
+            inputs[name] = entry
+    outputs = list(zip(info["output"], info["output_name"]))
+    return {"display_name": info["display_name"], "inputs": inputs, "outputs": [list(output) for output in outputs]}
+
+
+def test_the_schemas_are_as_published():
+    """After a change that keeps old workflows working: UPDATE_SNAPSHOT=1 make test"""
+    described = json.loads(json.dumps({id: describe(node) for id, node in sorted(NODES.items())}))
+    if os.environ.get("UPDATE_SNAPSHOT"):
+        SNAPSHOT.write_text(json.dumps(described, indent=1) + "\n")
+    assert described == json.loads(SNAPSHOT.read_text())
+
+
+def test_only_the_v3_entry_point_is_exported():
+    """The host would take NODE_CLASS_MAPPINGS instead, without a word."""
+    assert not hasattr(PACK, "NODE_CLASS_MAPPINGS") and PACK.WEB_DIRECTORY == "./web"
+
+
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_every_node_explains_itself(node):
+    schema = node.GET_SCHEMA()
+    assert schema.description and schema.category == "Parts2Whole"
+    assert (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text().startswith(f"# {schema.display_name}\n")
+    for entry in schema.inputs:
+        plain_link = entry.io_type in ("MODEL", "CLIP", "VAE", "CLIP_VISION", "COMFY_AUTOGROW_V3")
+        if not plain_link and not entry.io_type.startswith("P2W"):
+            assert entry.tooltip, f"{schema.node_id}.{entry.id}"
+
+
+def test_the_ids_of_the_release_are_there():
+    assert set(NODES) >= {
+        "Parts2WholeLoader", "Parts2WholeLoadPart", "Parts2WholeMakePart", "Parts2WholeEncodeLabels",
+        "Parts2WholeEncodeAppearance", "Parts2WholeApply", "Parts2WholeApplyPose", "Parts2WholeApplyImageAttention",
+        "Parts2WholeModelAsEncoder", "Parts2WholeSigmas",
+    }

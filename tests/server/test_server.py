@@ -1,0 +1,191 @@
+"""The pack in the real server, started as a user starts it, over HTTP."""
+
+import io
+import json
+import urllib.request
+
+import numpy as np
+import pytest
+from comfy_server import ComfyServer
+from conftest import ROOT
+from demo import install_tiny_checkpoint, tiny_workflow
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = ComfyServer(tmp_path_factory.mktemp("server"), "--use-pytorch-cross-attention")
+    install_tiny_checkpoint(server.base)
+    with server:
+        yield server
+
+
+@pytest.fixture
+def workflow():
+    workflow = tiny_workflow()
+    workflow["16"]["inputs"]["steps"] = 4
+    return workflow
+
+
+class Watch:
+    """Which nodes ran, and which came from the cache."""
+
+    def __init__(self):
+        self.ran, self.cached = [], []
+
+    def __call__(self, message):
+        if message["type"] == "executing" and message["data"]["node"]:
+            self.ran.append(message["data"]["node"])
+        elif message["type"] == "execution_cached":
+            self.cached = message["data"]["nodes"]
+
+
+def picture(server, workflow, watch=None, node="18"):
+    outputs = server.run(workflow, watch or Watch())
+    return np.asarray(Image.open(io.BytesIO(server.view(outputs[node]["images"][0]))))
+
+
+def free(server):
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    server.run({"1": {"class_type": "PreviewAny", "inputs": {"source": "x"}}})
+
+
+def test_the_nodes_and_their_help_are_served(server):
+    info = {id: node for id, node in server.get("/object_info").items() if id.startswith("Parts2Whole")}
+    assert len(info) == 11
+    assert info["Parts2WholeLoader"]["input"]["required"]["checkpoint"][1]["options"] == ["tiny"]
+    for id, node in info.items():
+        help_page = server._open(f"/extensions/comfyui-parts2whole/docs/{id}.md").decode()
+        assert help_page.startswith(f"# {node['display_name']}")
+    assert "IMPORT FAILED" not in server.log()
+
+
+def test_the_template_browser_lists_workflows_only(server):
+    templates = server.get("/workflow_templates")["comfyui-parts2whole"]
+    assert sorted(templates) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+
+
+def test_the_whole_workflow(server, workflow):
+    watch = Watch()
+    result = picture(server, workflow, watch)
+    assert result.shape == (192, 128, 3) and result.std() > 1
+    assert set(watch.ran) == set(workflow)
+
+    again = Watch()
+    workflow["13"]["inputs"]["text"] = "a person in the rain"
+    other_prompt = picture(server, workflow, again)
+    assert not np.array_equal(other_prompt, result)
+    assert not {"1", "5", "8"} & set(again.ran), "another prompt encodes nothing again"
+
+
+def test_the_same_bytes_again_also_with_the_cache_cleared(server, workflow):
+    first = picture(server, workflow)
+    free(server)
+    watch = Watch()
+    assert np.array_equal(picture(server, workflow, watch), first)
+    assert "8" in watch.ran
+
+
+def test_the_same_bytes_after_an_interrupt_in_mid_sampling(server, workflow):
+    expected = picture(server, workflow)
+    workflow["16"]["inputs"]["steps"] = 500
+
+    class Interrupt(Watch):
+        def __call__(self, message):
+            super().__call__(message)
+            if message["type"] == "progress" and message["data"]["max"] == 500 and message["data"]["value"] > 2:
+                server.post("/interrupt")
+
+    outputs = server.run(workflow, Interrupt())
+    assert "18" not in outputs
+    workflow["16"]["inputs"]["steps"] = 4
+    workflow["16"]["inputs"]["cfg"] = 3.6  # so that the sampler runs
+    server.run(workflow)
+    free(server)
+    workflow["16"]["inputs"]["cfg"] = 3.5
+    assert np.array_equal(picture(server, workflow), expected)
+
+
+def test_swapping_one_part_encodes_that_one_only(server, workflow):
+    for part in (2, 3, 4):
+        workflow[f"5{part}"] = {
+            "class_type": "Parts2WholeEncodeLabels", "inputs": {"clip": ["1", 1], "parts.part0": [f"{part}", 0]},
+        }
+        encode = json.loads(json.dumps(workflow["8"]))
+        encode["inputs"]["parts"] = [f"5{part}", 0]
+        workflow[f"8{part}"] = encode
+    workflow["8"] = {
+        "class_type": "Parts2WholeCombineAppearances",
+        "inputs": {f"appearances.appearance{i}": [f"8{i + 2}", 0] for i in range(3)},
+    }
+    first = picture(server, workflow)
+    workflow["4"]["inputs"]["image"] = "ref_1.png"
+    watch = Watch()
+    assert not np.array_equal(picture(server, workflow, watch), first)
+    assert {"84", "8", "9"} <= set(watch.ran) and not {"82", "83"} & set(watch.ran)
+
+
+@pytest.mark.parametrize("change", ["no pose", "no image attention", "no guidance", "no parts"])
+def test_what_a_user_may_leave_out(server, workflow, change):
+    if change == "no pose":
+        workflow["12"]["inputs"]["model"] = ["9", 0]
+    elif change == "no image attention":
+        workflow["16"]["inputs"]["model"] = ["11", 0]
+    elif change == "no guidance":
+        workflow["16"]["inputs"]["cfg"] = 1.0
+    else:
+        workflow["16"]["inputs"]["model"] = ["1", 0]
+    assert picture(server, workflow).std() > 1
+
+
+def test_any_text_as_label(server, workflow):
+    workflow["2"]["inputs"]["label"] = "a red scarf"
+    del workflow["2"]["inputs"]["custom_label"], workflow["2"]["inputs"]["mask_source"]
+    assert picture(server, workflow).std() > 1
+
+
+def test_the_release_schedule_through_sampler_custom(server, workflow):
+    sampler = workflow["16"]["inputs"]
+    workflow["20"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "ddim"}}
+    workflow["21"] = {"class_type": "Parts2WholeSigmas", "inputs": {"model": ["1", 0], "steps": 4, "denoise": 1.0}}
+    workflow["16"] = {"class_type": "SamplerCustom", "inputs": {
+        "model": sampler["model"], "add_noise": True, "noise_seed": 0, "cfg": 3.5, "positive": ["13", 0], "negative": ["14", 0],
+        "sampler": ["20", 0], "sigmas": ["21", 0], "latent_image": ["15", 0],
+    }}
+    assert picture(server, workflow).std() > 1
+
+
+def test_errors_reach_the_user_with_the_node_and_what_mends_it(server, workflow):
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(server.base / "input" / "transparent.png")
+    workflow["2"]["inputs"]["image"] = "transparent.png"
+    with pytest.raises(RuntimeError, match="Parts2WholeLoadPart: Part 'face': the mask is zero everywhere"):
+        server.run(workflow)
+
+
+def test_invalid_prompts_are_refused_before_anything_runs(server, workflow):
+    for node, name, value, message in (
+        ("2", "image", "nowhere.png", "Invalid image file: nowhere.png"),
+        ("1", "checkpoint", "elsewhere", "elsewhere"),
+        ("9", "mask_mode", "blur", "blur"),
+    ):
+        broken = json.loads(json.dumps(workflow))
+        broken[node]["inputs"][name] = value
+        with pytest.raises(RuntimeError, match=message):
+            server.run(broken)
+    del workflow["5"]["inputs"]["parts.part0"]
+    with pytest.raises(RuntimeError, match="parts.part0"):
+        server.run(workflow)
+
+
+def test_a_picture_is_uploaded_and_used(server, workflow):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), "blue").save(buffer, "png")
+    boundary = "partsboundary"
+    body = (f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="uploaded.png"\r\n'
+            f"Content-Type: image/png\r\n\r\n").encode() + buffer.getvalue() + f"\r\n--{boundary}--\r\n".encode()
+    request = urllib.request.Request(
+        f"http://{server.address}/upload/image", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    )
+    assert json.loads(urllib.request.urlopen(request).read())["name"] == "uploaded.png"
+    workflow["2"]["inputs"]["image"] = "uploaded.png"
+    assert picture(server, workflow).std() > 1
