@@ -8,8 +8,8 @@ As trained, a masked-out reference token is not removed: its feature is multipli
 no bias it stays in the softmax as a key with logit 0 and value 0. n such keys are the same as one key with logit log n
 and value 0, so the tokens can be dropped if one *null key* stands for them: exact, and their number costs nothing.
 
-A term added to the logits of one key is carried by one more channel of the heads, a constant in the query and the term
-in the key, so that every attention kernel serves, without an attention mask.
+A term added to the logits of one key is carried by more channels of the heads, a constant in the query and the term in
+the key, so that every attention kernel serves, without an attention mask.
 
 Torch only: the ComfyUI patch, the training code and the tests all call this file.
 """
@@ -23,8 +23,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# Attention kernels want head sizes that are multiples of 8, so one channel more means eight.
+# Attention kernels want head sizes that are multiples of 8, so one channel more means eight. Two are used: in half
+# precision the second carries what the first rounds off.
 BIAS_CHANNELS = 8
+# The constant in the query: a power of two, so that it is exact, and of the size of the queries themselves.
+QUERY_BIAS = 8.0
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -33,7 +36,7 @@ class ReferenceKeys(NamedTuple):
     """Keys and values of all references at one self-attention layer.
 
     k, v: [R, H * d]
-    bias: [R], added to the logits of each key; None where all are 0
+    bias: [R], float32, added to the logits of each key; None where all are 0
     """
 
     k: torch.Tensor
@@ -55,7 +58,7 @@ def join_references(groups: Sequence[tuple[torch.Tensor, torch.Tensor, float, fl
     if null_weight == 0 and all(strength == 1 for _, _, strength, _ in groups):
         return ReferenceKeys(k, v, None)
 
-    bias = torch.cat([k.new_full((keys.shape[0],), math.log(strength)) for keys, _, strength, _ in groups])
+    bias = torch.cat([torch.full((keys.shape[0],), math.log(strength), device=k.device) for keys, _, strength, _ in groups])
     if null_weight > 0:
         k = F.pad(k, (0, 0, 0, 1))
         v = F.pad(v, (0, 0, 0, 1))
@@ -82,19 +85,23 @@ def shared_attention(
 
     head_dim = q.shape[-1] // heads
     wide = head_dim + BIAS_CHANNELS
-    # attend() divides by sqrt(wide): the first factor makes that sqrt(head_dim) again, the second cancels it.
-    q = _widen(q * math.sqrt(wide / head_dim), heads, math.sqrt(wide))
-    k = torch.cat([
-        _widen(k, heads, 0.0),
-        _widen(references.k, heads, references.bias[:, None, None]).expand(batch, -1, -1),
-    ], dim=1)
-    v = torch.cat([_widen(v, heads, 0.0), _widen(references.v, heads, 0.0).expand(batch, -1, -1)], dim=1)
+    bias = references.bias * math.sqrt(wide) / QUERY_BIAS  # attend() divides by sqrt(wide)
+    rounded = bias.to(k.dtype)
+    rest = (bias - rounded).to(k.dtype)
+
+    q = _widen(q * math.sqrt(wide / head_dim), heads, QUERY_BIAS, QUERY_BIAS)
+    reference_k = _widen(references.k, heads, rounded[:, None], rest[:, None])
+    reference_v = _widen(references.v, heads, 0.0, 0.0)
+    k = torch.cat([_widen(k, heads, 0.0, 0.0), reference_k.expand(batch, -1, -1)], dim=1)
+    v = torch.cat([_widen(v, heads, 0.0, 0.0), reference_v.expand(batch, -1, -1)], dim=1)
     out = attend(q, k, v)
     return out.unflatten(-1, (heads, wide))[..., :head_dim].flatten(-2)
 
 
-def _widen(x: torch.Tensor, heads: int, channel: float | torch.Tensor) -> torch.Tensor:
-    """[..., H * d] -> [..., H * (d + BIAS_CHANNELS)], with `channel` in the first new channel of each head, 0 in the rest."""
-    x = F.pad(x.unflatten(-1, (heads, -1)), (0, BIAS_CHANNELS))
-    x[..., -BIAS_CHANNELS:-BIAS_CHANNELS + 1] = channel
+def _widen(x: torch.Tensor, heads: int, first: float | torch.Tensor, second: float | torch.Tensor) -> torch.Tensor:
+    """[..., H * d] -> [..., H * (d + BIAS_CHANNELS)]: the first two new channels of each head as given, the others 0."""
+    head_dim = x.shape[-1] // heads
+    x = F.pad(x.unflatten(-1, (heads, head_dim)), (0, BIAS_CHANNELS))
+    x[..., head_dim] = first
+    x[..., head_dim + 1] = second
     return x.flatten(-2)

@@ -15,7 +15,7 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..attention.bank import Appearance, BlockAddress, Reference, select_tokens
+from ..attention.bank import Appearance, Bank, BlockAddress, Reference, select_tokens
 from ..attention.reference_mask import token_mask
 from ..attention.unet_blocks import require_unet, transformer_blocks
 from .label_embedding import LabelledPart
@@ -37,42 +37,47 @@ class _LastBank(Exception):
     """Ends the encoder's forward pass: what comes after the last norm1 is not needed, and the release lacks its weights."""
 
 
-def encode_appearance(encoder: AppearanceEncoder, vae, parts: list[LabelledPart], width: int, height: int) -> Appearance:
+def encode_appearance(encoder: AppearanceEncoder, vae, parts: tuple[LabelledPart, ...], width: int, height: int) -> Appearance:
     """Encodes every picture of every part.
 
     width, height: of the frame to which the pictures are stretched, in pixels
     raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net
     """
-    progress = comfy.utils.ProgressBar(sum(part.image.shape[0] for part, _, _ in parts))
-    references = []
+    progress = comfy.utils.ProgressBar(2 * sum(part.image.shape[0] for part, _, _ in parts))
+    pictures = []
+    # First the VAE for all, then the U-Net for all: where memory is short, one need not make room for the other in turns.
     for labelled in parts:
         _check_context(encoder, labelled)
-        pictures, masks = fit_to_frame(labelled.part, width, height)
-        for picture, mask in zip(pictures, masks):
+        for picture, mask in zip(*fit_to_frame(labelled.part, width, height)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             # Channels first in memory: torch's GroupNorm on a CPU loses three digits with channels last.
             latent = vae.encode(picture.movedim(-1, 0).contiguous().movedim(0, -1)[None])
-            features = _norm1_features(encoder, latent, labelled, width, height)
-            banks = {address: select_tokens(tokens, token_mask(mask, grid)) for address, (tokens, grid) in features.items()}
-            references.append(Reference(labelled.part.label, banks))
+            pictures.append((labelled, latent, mask))
             progress.update(1)
+
+    references = []
+    for labelled, latent, mask in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        banks = _encode_reference(encoder, latent, mask, labelled, width, height)
+        references.append(Reference(labelled.part.label, banks))
+        progress.update(1)
     return Appearance(tuple(references))
 
 
-def _norm1_features(
-    encoder: AppearanceEncoder, latent: torch.Tensor, labelled: LabelledPart, width: int, height: int
-) -> dict[BlockAddress, tuple[torch.Tensor, tuple[int, int]]]:
-    """norm1 [T, C] and token grid (h, w) of every self-attention layer, for a latent [1, 4, H/8, W/8] as the VAE gives it."""
+def _encode_reference(
+    encoder: AppearanceEncoder, latent: torch.Tensor, mask: torch.Tensor, labelled: LabelledPart, width: int, height: int
+) -> dict[BlockAddress, Bank]:
+    """latent: [1, 4, H/8, W/8] as the VAE gives it; mask: [H, W] in 0..1"""
     model = encoder.patcher.model
     comfy.model_management.load_models_gpu([encoder.patcher], memory_required=model.memory_required(latent.shape))
     device, dtype = encoder.patcher.load_device, model.get_dtype_inference()
     last = list(transformer_blocks(model.diffusion_model))[-1]
-    features = {}
+    banks = {}
 
     def keep_norm1(n, context, value, extra_options):
         address = BlockAddress(*extra_options["block"], extra_options["block_index"])
-        grid = tuple(extra_options["activations_shape"][2:])
-        features[address] = n[0].to(comfy.model_management.intermediate_device()), grid
+        bank = select_tokens(n[0], token_mask(mask, tuple(extra_options["activations_shape"][2:])))
+        banks[address] = bank._replace(tokens=bank.tokens.to(comfy.model_management.intermediate_device()))
         if address == last:
             raise _LastBank
         return n, context, value
@@ -101,7 +106,7 @@ def _norm1_features(
             y=None if y is None else y.to(device, dtype),
             transformer_options=options,
         )
-    return features
+    return banks
 
 
 def model_as_encoder(model: ModelPatcher, noise_level: int) -> AppearanceEncoder:
