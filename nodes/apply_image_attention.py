@@ -18,10 +18,10 @@ class Parts2WholeApplyImageAttention(io.ComfyNode):
             description="Steers the model by a CLIP image token of each part's picture, beside the text: six at most.",
             search_aliases=["decoupled cross-attention", "image prompt", "clip vision"],
             inputs=[
-                io.Model.Input("model"),
-                ImageAttentionSocket.Input("image_attention"),
-                io.ClipVision.Input("clip_vision"),
-                PartsSocket.Input("parts"),
+                io.Model.Input("model", tooltip="The model of the same checkpoint. It stays as it is."),
+                ImageAttentionSocket.Input("image_attention", tooltip="From Load Parts2Whole."),
+                io.ClipVision.Input("clip_vision", tooltip="From the same Load Parts2Whole node."),
+                PartsSocket.Input("parts", tooltip="From Encode Part Labels: six pictures at most."),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=10.0, step=0.01,
                     tooltip="Multiplies what the image tokens add. 1 is as trained, 0 switches them off.",

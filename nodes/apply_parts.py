@@ -16,8 +16,8 @@ class Parts2WholeApply(io.ComfyNode):
             description="Lets every self-attention of the model attend to the encoded parts too. Several can be chained.",
             search_aliases=["shared self-attention", "reference attention", "apply parts"],
             inputs=[
-                io.Model.Input("model"),
-                AppearanceSocket.Input("appearance"),
+                io.Model.Input("model", tooltip="A U-Net of the same architecture as the appearance encoder. It stays as it is."),
+                AppearanceSocket.Input("appearance", tooltip="From Encode Appearance or Combine Appearances."),
                 io.Combo.Input(
                     "mask_mode", options=["zero", "drop"], default="zero",
                     tooltip="What becomes of the pictures outside the masks. zero: as trained, they take some attention and "

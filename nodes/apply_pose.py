@@ -19,8 +19,8 @@ class Parts2WholeApplyPose(io.ComfyNode):
             description="Makes the person take the pose of a DensePose picture.",
             search_aliases=["densepose", "pose control", "IUV"],
             inputs=[
-                io.Model.Input("model"),
-                PoseGuiderSocket.Input("pose_guider"),
+                io.Model.Input("model", tooltip="The model of the same checkpoint. It stays as it is."),
+                PoseGuiderSocket.Input("pose_guider", tooltip="From Load Parts2Whole."),
                 io.Image.Input(
                     "image",
                     tooltip="The pose. The public release was trained with raw IUV DensePose: part index 0..24 in blue, U and "

@@ -16,9 +16,11 @@ class Parts2WholeEncodeAppearance(io.ComfyNode):
             description="Encodes parts with the appearance encoder, once: neither prompt, seed nor steps matter to it.",
             search_aliases=["encode parts", "encode references"],
             inputs=[
-                AppearanceEncoderSocket.Input("appearance_encoder"),
-                io.Vae.Input("vae"),
-                PartsSocket.Input("parts"),
+                AppearanceEncoderSocket.Input(
+                    "appearance_encoder", tooltip="From Load Parts2Whole or Use Model as Appearance Encoder."
+                ),
+                io.Vae.Input("vae", tooltip="The VAE that belongs to the appearance encoder."),
+                PartsSocket.Input("parts", tooltip="From Encode Part Labels."),
                 io.Int.Input(
                     "width", default=512, min=16, max=16384, step=8,
                     tooltip="Width in pixels to which the pictures are stretched. The release uses the size of the result.",

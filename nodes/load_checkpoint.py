@@ -26,7 +26,7 @@ class Parts2WholeLoader(io.ComfyNode):
             outputs=[
                 io.Model.Output(tooltip="The denoising U-Net, with the checkpoint's own noise schedule."),
                 io.Clip.Output(tooltip="For the prompts and for Encode Part Labels."),
-                io.Vae.Output(),
+                io.Vae.Output(tooltip="For Encode Appearance and VAE Decode."),
                 io.ClipVision.Output(tooltip="For Apply Part Image Attention."),
                 AppearanceEncoderSocket.Output(display_name="APPEARANCE_ENCODER", tooltip="For Encode Appearance."),
                 PoseGuiderSocket.Output(display_name="POSE_GUIDER", tooltip="For Apply Pose Guider."),

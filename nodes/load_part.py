@@ -38,8 +38,9 @@ class Parts2WholeLoadPart(io.ComfyNode):
                 io.Combo.Input(
                     "mask_source", options=["auto", "alpha", "painted", "whole picture"], default="auto", optional=True,
                     tooltip="Where the mask comes from when none is connected. alpha: the opaque places of a cut-out. painted: "
-                    "the places painted in the mask editor. whole picture: all of it. auto: painted for a picture from the "
-                    "mask editor, else alpha, which is all of a picture without transparency.",
+                    "the places painted in the mask editor, which opens a cut-out with its background painted: press Clear "
+                    "there first. whole picture: all of it. auto: painted for a picture from the mask editor, else alpha, which "
+                    "is all of a picture without transparency.",
                 ),
                 io.Mask.Input(
                     "mask", optional=True,
@@ -60,7 +61,7 @@ class Parts2WholeLoadPart(io.ComfyNode):
             if mask is None and not alpha.numel():
                 raise ValueError(
                     f"{image} has no transparency, so nothing was painted on it. Paint the part in the mask editor (right "
-                    "click on the node, Open in Mask Editor), connect a mask, or set mask_source to 'whole picture'."
+                    "click on the node, Open in MaskEditor), connect a mask, or set mask_source to 'whole picture'."
                 )
             # What is painted becomes transparent, but keeps its colours.
             mask = 1.0 - alpha[..., 0] if mask is None else mask

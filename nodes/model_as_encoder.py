@@ -16,7 +16,7 @@ class Parts2WholeModelAsEncoder(io.ComfyNode):
             description="Uses any U-Net (SD1.5, SD2.x, SDXL) as appearance encoder, without training.",
             search_aliases=["training-free", "reference only"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="Any U-Net; best the one that samples."),
                 io.Int.Input(
                     "noise_level", default=0, min=0, max=999, optional=True, advanced=True,
                     tooltip="Timestep at which the encoder sees the references, 0..999, with noise to match. 0 is as trained.",

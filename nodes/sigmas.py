@@ -16,7 +16,7 @@ class Parts2WholeSigmas(io.ComfyNode):
             description="The release's DDIM timesteps, ending at its last alpha: for SamplerCustom with the ddim sampler.",
             search_aliases=["ddim scheduler", "ddim sigmas"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The model that samples: its noise schedule is read."),
                 io.Int.Input("steps", default=50, min=1, max=999, tooltip="Number of sampling steps. The release takes 50."),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.0, max=1.0, step=0.01,

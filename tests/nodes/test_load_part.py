@@ -63,7 +63,7 @@ def test_a_connected_mask_wins(cut_out):
 
 def test_nothing_painted_is_refused(save):
     save(Image.new("RGB", (8, 8)), "plain.png")
-    with pytest.raises(ValueError, match="nothing was painted.*Open in Mask Editor"):
+    with pytest.raises(ValueError, match="nothing was painted.*Open in MaskEditor"):
         load("plain.png", mask_source="painted")
 
 

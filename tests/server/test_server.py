@@ -14,7 +14,7 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = ComfyServer(tmp_path_factory.mktemp("server"), "--use-pytorch-cross-attention")
+    server = ComfyServer(tmp_path_factory.mktemp("server"), "--cpu", "--use-pytorch-cross-attention")
     install_tiny_checkpoint(server.base)
     with server:
         yield server
