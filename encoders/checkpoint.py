@@ -116,47 +116,54 @@ def _unet_config(folder: str, component: str) -> comfy.supported_models.SD15:
     depth_down = [int("CrossAttn" in block) for block in config["down_block_types"] for _ in range(layers)]
     depth_up = [int("CrossAttn" in block) for block in reversed(config["up_block_types"]) for _ in range(layers + 1)]
 
-    model_config = comfy.supported_models.SD15({
-        "image_size": 32,
-        "in_channels": config["in_channels"],
-        "out_channels": config["out_channels"],
-        "model_channels": widths[0],
-        "channel_mult": [width // widths[0] for width in widths],
-        "num_res_blocks": [layers] * len(widths),
-        "transformer_depth": depth_down,
-        "transformer_depth_middle": 1,
-        "transformer_depth_output": depth_up,
-        "context_dim": config["cross_attention_dim"],
-        "adm_in_channels": None,
-        "use_spatial_transformer": True,
-        "use_linear_in_transformer": False,
-        "use_checkpoint": False,
-        "legacy": False,
-    })
-    model_config.unet_config["num_heads"] = heads
-    model_config.latent_format = comfy.latent_formats.SD15(read_config(folder, "vae").get("scaling_factor", 0.18215))
-    _set_noise_schedule(model_config, folder)
-    return model_config
+    return _AnyWidthSD15(
+        {
+            "image_size": 32,
+            "in_channels": config["in_channels"],
+            "out_channels": config["out_channels"],
+            "model_channels": widths[0],
+            "channel_mult": [width // widths[0] for width in widths],
+            "num_res_blocks": [layers] * len(widths),
+            "transformer_depth": depth_down,
+            "transformer_depth_middle": 1,
+            "transformer_depth_output": depth_up,
+            "context_dim": config["cross_attention_dim"],
+            "adm_in_channels": None,
+            "use_spatial_transformer": True,
+            "use_linear_in_transformer": False,
+            "use_checkpoint": False,
+            "legacy": False,
+        },
+        heads, folder,
+    )
 
 
-def _set_noise_schedule(model_config: comfy.supported_models.SD15, folder: str):
-    scheduler = read_config(folder, "scheduler", "scheduler_config.json")
-    try:
-        schedule = BETA_SCHEDULES[scheduler["beta_schedule"]]
-        prediction_type = PREDICTION_TYPES[scheduler["prediction_type"]]
-    except KeyError as error:
-        raise ValueError(
-            f"{os.path.join(folder, 'scheduler')}: {error} is not supported. Expected beta_schedule one of "
-            f"{', '.join(BETA_SCHEDULES)} and prediction_type one of {', '.join(PREDICTION_TYPES)}."
-        ) from None
-    model_config.sampling_settings = {
-        "beta_schedule": schedule,
-        "linear_start": scheduler["beta_start"],
-        "linear_end": scheduler["beta_end"],
-        "timesteps": scheduler["num_train_timesteps"],
-        "zsnr": scheduler.get("rescale_betas_zero_snr", False),
-    }
-    model_config.model_type = lambda state_dict, prefix="": prediction_type
+class _AnyWidthSD15(comfy.supported_models.SD15):
+    """The host's SD1.5 at any width, with the noise schedule and the latent scale of a checkpoint."""
+
+    def __init__(self, unet_config: dict, heads: int, folder: str):
+        super().__init__(unet_config)
+        self.unet_config["num_heads"] = heads
+        self.latent_format = comfy.latent_formats.SD15(read_config(folder, "vae").get("scaling_factor", 0.18215))
+        scheduler = read_config(folder, "scheduler", "scheduler_config.json")
+        try:
+            schedule = BETA_SCHEDULES[scheduler["beta_schedule"]]
+            self.prediction_type = PREDICTION_TYPES[scheduler["prediction_type"]]
+        except KeyError as error:
+            raise ValueError(
+                f"{os.path.join(folder, 'scheduler')}: {error} is not supported. Expected beta_schedule one of "
+                f"{', '.join(BETA_SCHEDULES)} and prediction_type one of {', '.join(PREDICTION_TYPES)}."
+            ) from None
+        self.sampling_settings = {
+            "beta_schedule": schedule,
+            "linear_start": scheduler["beta_start"],
+            "linear_end": scheduler["beta_end"],
+            "timesteps": scheduler["num_train_timesteps"],
+            "zsnr": scheduler.get("rescale_betas_zero_snr", False),
+        }
+
+    def model_type(self, state_dict, prefix=""):
+        return self.prediction_type
 
 
 def _drop_after_last_norm1(unet):

@@ -7,40 +7,32 @@ import pytest
 import torch
 from parts2whole.encoders.label_embedding import LabelledPart
 from parts2whole.encoders.reference_picture import make_part
-from workbench import apply_parts, encode, golden_parts, noise, picture, rel, run, sample
+from workbench import apply_parts, encode, golden_parts, noise, picture, random_unet, rel, run, sample
 
+COMMON = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_head_channels": 32, "context_dim": 32,
+    "use_spatial_transformer": True, "legacy": False,
+}
 SD = {
-    "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1, "context_dim": 32, "adm_in_channels": None,
+    **COMMON, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1, "adm_in_channels": None,
 }
 CONFIGS = {
-    "SD15": (comfy.supported_models.SD15, {**SD, "use_linear_in_transformer": False}),
-    "SD20": (comfy.supported_models.SD20, {**SD, "use_linear_in_transformer": True}),
-    "SDXL": (comfy.supported_models.SDXL, {
-        "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 3, 3],
-        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 3, 3, 3], "transformer_depth_middle": 3, "context_dim": 32,
+    "SD15": {**SD, "use_linear_in_transformer": False},
+    "SD20": {**SD, "use_linear_in_transformer": True},
+    "SDXL": {
+        **COMMON, "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 3, 3],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 3, 3, 3], "transformer_depth_middle": 3,
         "adm_in_channels": 16 + 6 * 256, "use_linear_in_transformer": True, "num_classes": "sequential",
-    }),
+    },
 }
 SIZES = {"pooled_output": torch.zeros(1, 16), "width": 64, "height": 64}
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def model(request):
-    config_class, config = CONFIGS[request.param]
-    config = config_class({
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 64, "use_spatial_transformer": True,
-        "use_checkpoint": False, "legacy": False, **config,
-    })
-    config.unet_config["num_heads"], config.unet_config["num_head_channels"] = -1, 32
-    config.set_inference_dtype(torch.float32, None)
     with torch.inference_mode():
-        model = config.get_model({})
-        torch.manual_seed(0)
-        for parameter in model.diffusion_model.parameters():
-            parameter.data = torch.randn(parameter.shape) / max(1, parameter[0].numel()) ** 0.5
-        device = comfy.model_management.get_torch_device()
-        return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+        return random_unet(request.param, **CONFIGS[request.param])
 
 
 def parts(count=2):
@@ -129,12 +121,6 @@ def test_a_model_without_unet_is_refused(checkpoint):
 
 
 def test_an_inpainting_model_is_refused():
-    config_class, config = CONFIGS["SD15"]
-    config = config_class({
-        "image_size": 32, "in_channels": 9, "out_channels": 4, "model_channels": 64, "use_spatial_transformer": True, **config,
-    })
-    config.set_inference_dtype(torch.float32, None)
-    device = comfy.model_management.get_torch_device()
-    model = comfy.model_patcher.ModelPatcher(config.get_model({}), load_device=device, offload_device=device)
+    model = random_unet("SD15", **{**CONFIGS["SD15"], "in_channels": 9})
     with pytest.raises(ValueError, match="takes 9 channels, not 4: an inpainting"):
         run("Parts2WholeModelAsEncoder", model=model)
