@@ -41,7 +41,7 @@ def random_appearance(model, count: int, height: int, width: int) -> Appearance:
             tokens = -(-height // 2**level) * -(-width // 2**level)
             kept = int(tokens * coverage)
             banks[address] = Bank(torch.randn(kept, channels), tokens - kept)
-        references.append(Reference("part", banks))
+        references.append(Reference("part", banks, 768))
     return Appearance(tuple(references))
 
 

@@ -31,10 +31,14 @@ class Bank(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """One encoded reference picture: its label and its bank at every self-attention layer."""
+    """One encoded reference picture: its label and its bank at every self-attention layer.
+
+    context_channels: width of the text that the encoder's U-Net takes, which tells architectures apart
+    """
 
     label: str
     banks: Mapping[BlockAddress, Bank]
+    context_channels: int
 
 
 class Appearance(NamedTuple):

@@ -59,7 +59,12 @@ def encode_appearance(encoder: AppearanceEncoder, vae, parts: tuple[LabelledPart
     for labelled, latent, mask in pictures:
         comfy.model_management.throw_exception_if_processing_interrupted()
         banks = _encode_reference(encoder, latent, mask, labelled, width, height)
-        references.append(Reference(labelled.part.label, banks))
+        if not any(len(bank.tokens) for bank in banks.values()):
+            raise ValueError(
+                f"Part '{labelled.part.label}': nothing is left of the mask at {width}x{height}, so nothing of the picture would "
+                "be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
+            )
+        references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1]))
         progress.update(1)
     return Appearance(tuple(references))
 
@@ -94,7 +99,7 @@ def _encode_reference(
     patches = options.get("patches", {})
     options = {
         **options,
-        "patches": {**patches, "attn1_patch": [*patches.get("attn1_patch", []), keep_norm1]},
+        "patches": {**patches, "attn1_patch": [keep_norm1, *patches.get("attn1_patch", [])]},
         "cond_or_uncond": [0],
         "sigmas": sigma,
     }

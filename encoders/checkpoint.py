@@ -173,7 +173,7 @@ def _drop_after_last_norm1(unet):
     transformer.proj_out = unet.out = None
 
 
-def load_clip(folder: str) -> comfy.sd.CLIP:
+def load_clip(folder: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """The text encoder, with the host's CLIP tokenizer, which has the same vocabulary."""
     config = read_config(folder, "text_encoder")
     weights = read_weights(folder, "text_encoder")
@@ -185,11 +185,17 @@ def load_clip(folder: str) -> comfy.sd.CLIP:
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         parameters=comfy.utils.calculate_parameters(weights),
         model_options={"clip_l_model_config": {name: config[name] for name in names}},
+        disable_dynamic=disable_dynamic,
     )
     transformer = clip.cond_stage_model.clip_l.transformer
     require_keys(transformer.state_dict(), weights, folder, "text_encoder")
     clip.load_sd(weights)
+    clip.patcher.cached_patcher_init = (_clip_patcher, (folder,))
     return clip
+
+
+def _clip_patcher(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
+    return load_clip(folder, disable_dynamic).patcher
 
 
 def load_vae(folder: str) -> comfy.sd.VAE:
@@ -213,7 +219,12 @@ def load_vae(folder: str) -> comfy.sd.VAE:
         },
     }})
     require_keys(vae.first_stage_model.state_dict(), weights, folder, "vae")
+    vae.patcher.cached_patcher_init = (_vae_patcher, (folder,))
     return vae
+
+
+def _vae_patcher(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
+    return load_vae(folder).patcher
 
 
 def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
@@ -231,7 +242,7 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
     return clip_vision
 
 
-def load_pose_guider(folder: str) -> ModelPatcher:
+def load_pose_guider(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
     """The pose guider, in float32: it is small."""
     config = read_config(folder, "pose_guider")
     guider = PoseGuider(
@@ -242,7 +253,9 @@ def load_pose_guider(folder: str) -> ModelPatcher:
     )
     weights = read_weights(folder, "pose_guider")
     require_keys(guider.state_dict(), weights, folder, "pose_guider")
-    return _patcher(guider, weights)
+    patcher = _patcher(guider, weights, disable_dynamic)
+    patcher.cached_patcher_init = (load_pose_guider, (folder,))
+    return patcher
 
 
 def load_image_attention(folder: str) -> ModelPatcher:
@@ -261,8 +274,9 @@ def load_image_attention(folder: str) -> ModelPatcher:
     })
 
 
-def _patcher(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> ModelPatcher:
-    patcher = comfy.model_patcher.CoreModelPatcher(
+def _patcher(module: torch.nn.Module, weights: dict[str, torch.Tensor], disable_dynamic: bool = False) -> ModelPatcher:
+    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = patcher_class(
         module.eval(),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),

@@ -39,10 +39,12 @@ def list_checkpoints() -> list[str]:
 
 def checkpoint_folder(name: str) -> str:
     """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
-    for root in _roots():
-        if os.path.isdir(os.path.join(root, name, REFERENCE_UNET)):
-            return os.path.join(root, name)
-    raise FileNotFoundError(f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}.")
+    if name in list_checkpoints():
+        return next(path for path in (os.path.join(root, name) for root in _roots()) if os.path.isdir(path))
+    raise FileNotFoundError(
+        f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}. Put the folder there as downloaded from "
+        "huanngzh/Parts2Whole, and refresh the editor."
+    )
 
 
 def read_config(folder: str, component: str, file: str = "config.json") -> dict:

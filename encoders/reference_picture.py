@@ -38,11 +38,7 @@ def make_part(label: str, image: torch.Tensor, mask: torch.Tensor | None = None)
         raise ValueError("The label is empty: choose what the part is, for example 'upper body clothes', in the part's node.")
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ValueError(f"Part '{label}': expected an IMAGE of shape [B, H, W, 3 or 4], got {list(image.shape)}.")
-    if not torch.isfinite(image).all():
-        raise ValueError(
-            f"Part '{label}': the picture holds NaN or infinite values. The node that made it is at fault, often a VAE "
-            "Decode in half precision: start ComfyUI with --fp32-vae, or load the picture from a file."
-        )
+    require_finite(image, f"Part '{label}': the picture")
     if mask is not None:
         mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
         if mask.ndim != 3 or mask.shape[0] not in (1, image.shape[0]):
@@ -50,8 +46,7 @@ def make_part(label: str, image: torch.Tensor, mask: torch.Tensor | None = None)
                 f"Part '{label}': expected one mask, or one for each of the {image.shape[0]} pictures, got a MASK of shape "
                 f"{list(mask.shape)}."
             )
-        if not torch.isfinite(mask).all():
-            raise ValueError(f"Part '{label}': the mask holds NaN or infinite values: connect another mask.")
+        require_finite(mask, f"Part '{label}': the mask")
         mask = mask.clamp(0.0, 1.0).expand(image.shape[0], -1, -1)
 
     empty = _mask_or_alpha(image, mask).flatten(1).amax(1) <= 0
@@ -62,6 +57,15 @@ def make_part(label: str, image: torch.Tensor, mask: torch.Tensor | None = None)
             "the picture shows the part: paint or connect another mask, or invert it with the Invert Mask node."
         )
     return Part(label, image, mask)
+
+
+def require_finite(image: torch.Tensor, what: str):
+    """raises: ValueError for NaN or infinite values"""
+    if not torch.isfinite(image).all():
+        raise ValueError(
+            f"{what} holds NaN or infinite values. The node that made it is at fault, often a VAE Decode in half precision: "
+            "start ComfyUI with --fp32-vae, or load the picture from a file."
+        )
 
 
 def fit_to_frame(part: Part, width: int, height: int) -> tuple[torch.Tensor, torch.Tensor]:

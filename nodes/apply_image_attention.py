@@ -41,4 +41,4 @@ class Parts2WholeApplyImageAttention(io.ComfyNode):
             )
         comfy.model_management.load_models_gpu([image_attention])
         keys = image_attention.model(tokens.to(image_attention.load_device))
-        return io.NodeOutput(apply(model, AppliedImageAttention(keys, strength)))
+        return io.NodeOutput(apply(model, AppliedImageAttention(keys, expected, strength)))

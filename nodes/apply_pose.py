@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..attention.model_patch import AppliedPose, apply
 from ..encoders.pose_guider import is_iuv
+from ..encoders.reference_picture import require_finite
 from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs
 
 
@@ -37,6 +38,7 @@ class Parts2WholeApplyPose(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, pose_guider, image, strength, start_percent, end_percent) -> io.NodeOutput:
+        require_finite(image, "The pose picture")
         if not is_iuv(image):
             logging.warning(
                 "Parts2Whole: the pose picture is not raw IUV DensePose (its blue channel goes beyond the part index 24). The "

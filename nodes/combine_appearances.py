@@ -20,7 +20,7 @@ class Parts2WholeCombineAppearances(io.ComfyNode):
                     "appearances",
                     template=io.Autogrow.TemplatePrefix(
                         AppearanceSocket.Input("appearance", tooltip="From Encode Appearance."),
-                        prefix="appearance", min=1, max=16,
+                        prefix="appearance", min=0, max=16,
                     ),
                 ),
             ],
@@ -30,4 +30,6 @@ class Parts2WholeCombineAppearances(io.ComfyNode):
     @classmethod
     def execute(cls, appearances) -> io.NodeOutput:
         given = [appearance for appearance in appearances.values() if appearance is not None]
+        if not given:
+            raise ValueError("Combine Appearances got none: connect at least one Encode Appearance node.")
         return io.NodeOutput(Appearance(sum((appearance.references for appearance in given), ())))

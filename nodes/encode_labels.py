@@ -20,7 +20,7 @@ class Parts2WholeEncodeLabels(io.ComfyNode):
                 io.Autogrow.Input(
                     "parts",
                     template=io.Autogrow.TemplatePrefix(
-                        PartSocket.Input("part", tooltip="From Load Part or Part from Image."), prefix="part", min=1, max=16
+                        PartSocket.Input("part", tooltip="From Load Part or Part from Image."), prefix="part", min=0, max=16
                     ),
                 ),
             ],

@@ -8,7 +8,7 @@ import node_helpers
 import numpy as np
 import torch
 from comfy_api.latest import io
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..encoders.reference_picture import make_part
 from .sockets import CATEGORY, PartSocket, label_inputs
@@ -72,20 +72,25 @@ class Parts2WholeLoadPart(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, image, **kwargs):
+        if image is None:  # connected, so not known yet
+            return None
         with open(folder_paths.get_annotated_filepath(image), "rb") as f:
             return hashlib.sha256(f.read()).hexdigest()
 
     @classmethod
     def validate_inputs(cls, image, label) -> bool | str:
         # Naming `label` here lets any text through over the API, not only the list's.
-        if not folder_paths.exists_annotated_filepath(image):
+        if image is not None and not folder_paths.exists_annotated_filepath(image):
             return f"Invalid image file: {image}. Upload it, or put it into ComfyUI's input folder."
         return True
 
 
 def _read_picture(path: str) -> torch.Tensor:
     """[1, H, W, 3 or 4] in 0..1"""
-    picture = node_helpers.pillow(Image.open, path)
+    try:
+        picture = node_helpers.pillow(Image.open, path)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not a picture, or it is damaged. Upload it again.") from None
     picture = node_helpers.pillow(ImageOps.exif_transpose, picture)
     transparent = "A" in picture.getbands() or "transparency" in picture.info
     if picture.mode.startswith("I"):  # 16 bits

@@ -397,33 +397,162 @@ def test_only_the_positive_conditioning_sees_references(checkpoint, appearance, 
 def test_guiders_that_put_the_positive_conditioning_elsewhere(checkpoint, appearance):
     """DualCFG asks for [negative, middle, positive]: with both scales 1, only the positive one is left."""
     def guide(model):
-        guider = run(
+        return sample_advanced(model, run(
             "DualCFGGuider", model=model, cond1=text(checkpoint.clip, "a person, realistic"), cond2=text(checkpoint.clip, "face"),
             negative=text(checkpoint.clip, ""), cfg_conds=1.0, cfg_cond2_negative=1.0, style="regular",
-        )
-        return run(
-            "SamplerCustomAdvanced", noise=run("DisableNoise"), guider=guider, sampler=run("KSamplerSelect", sampler_name="euler"),
-            sigmas=run("Parts2WholeSigmas", model=model, steps=2, denoise=1.0), latent_image=noise(),
-        )[0]["samples"]
+        ))
 
     model = apply_parts(checkpoint.model, appearance)
     assert rel(guide(model), sample(model, checkpoint.clip, cfg=1.0)) < 1e-4
     assert rel(guide(model), guide(checkpoint.model)) > 0.05
 
 
-def test_without_guidance_and_with_perp_neg(checkpoint, appearance, draw):
+def test_without_guidance(checkpoint, appearance, draw):
     model = apply_parts(checkpoint.model, appearance)
     assert rel(draw(model, cfg=1.0), draw(checkpoint.model, cfg=1.0)) > 0.05
     assert rel(draw(model, cfg=0.5), draw(model, cfg=1.0)) > 0.01
-    guider = run(
-        "PerpNegGuider", model=model, positive=text(checkpoint.clip, "a person"), negative=text(checkpoint.clip, "blurry"),
-        empty_conditioning=text(checkpoint.clip, ""), cfg=3.0, neg_scale=1.0,
-    )
-    result = run(
+
+
+def sample_advanced(model, guider):
+    return run(
         "SamplerCustomAdvanced", noise=run("DisableNoise"), guider=guider, sampler=run("KSamplerSelect", sampler_name="euler"),
         sigmas=run("Parts2WholeSigmas", model=model, steps=2, denoise=1.0), latent_image=noise(),
     )[0]["samples"]
-    assert torch.isfinite(result).all()
+
+
+def test_perp_neg_as_a_guider_and_as_a_patch(checkpoint, appearance, draw):
+    """The patch asks for the empty conditioning apart, and alone: it must not see the references either."""
+    model = apply_parts(checkpoint.model, appearance)
+    positive, negative, empty = (text(checkpoint.clip, prompt) for prompt in ("a person, realistic", "blurry", ""))
+    guider = run(
+        "PerpNegGuider", model=model, positive=positive, negative=negative, empty_conditioning=empty, cfg=3.0, neg_scale=1.0
+    )
+    patched = run("PerpNeg", model=model, empty_conditioning=empty, neg_scale=1.0)
+    result = draw(patched, positive=positive, negative=negative, cfg=3.0)
+    assert rel(result, sample_advanced(model, guider)) < 1e-5
+    assert rel(result, draw(run("PerpNeg", model=checkpoint.model, empty_conditioning=empty, neg_scale=1.0), cfg=3.0)) > 0.01
+
+
+@pytest.mark.parametrize("guider_node", ["CFGGuider", "DualCFGGuider"])
+@pytest.mark.parametrize("dim", [0, 2])
+def test_context_windows(checkpoint, everything, guider_node, dim):
+    """One window over all of the latent is the same as none, and the conditionings keep their roles though they are copied."""
+    def guide(model):
+        clip = checkpoint.clip
+        if guider_node == "CFGGuider":
+            return run("CFGGuider", model=model, positive=text(clip, "a"), negative=text(clip, ""), cfg=3.0)
+        return run(
+            "DualCFGGuider", model=model, cond1=text(clip, "a"), cond2=text(clip, "face"), negative=text(clip, ""),
+            cfg_conds=2.0, cfg_cond2_negative=3.0, style="regular",
+        )
+
+    from comfy.context_windows import (
+        ContextFuseMethods,
+        ContextSchedules,
+        IndexListContextHandler,
+        get_matching_context_schedule,
+        get_matching_fuse_method,
+    )
+
+    model = everything(checkpoint.model)
+    plain = sample_advanced(model, guide(model))
+    windowed = model.clone()
+    windowed.model_options["context_handler"] = IndexListContextHandler(
+        context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
+        fuse_method=get_matching_fuse_method(ContextFuseMethods.FLAT), context_length=24, context_overlap=4, context_stride=1,
+        closed_loop=False, dim=dim, freenoise=False,
+    )
+    assert rel(sample_advanced(windowed, guide(windowed)), plain) < 1e-5
+
+
+def test_context_windows_over_a_batch_keep_each_latents_pose(checkpoint, draw):
+    from comfy.context_windows import (
+        ContextFuseMethods,
+        ContextSchedules,
+        IndexListContextHandler,
+        get_matching_context_schedule,
+        get_matching_fuse_method,
+    )
+
+    poses = torch.cat([picture("pose").roll(shift, 2) for shift in (0, 40, 80, 120)])
+    model = apply_pose(checkpoint.model, checkpoint.pose_guider, poses)
+    plain = draw(model, latent=noise(batch=4))
+    model.model_options["context_handler"] = IndexListContextHandler(
+        context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
+        fuse_method=get_matching_fuse_method(ContextFuseMethods.FLAT), context_length=2, context_overlap=0, context_stride=1,
+        closed_loop=False, dim=0, freenoise=False,
+    )
+    assert rel(draw(model, latent=noise(batch=4)), plain) < 1e-5
+
+
+def test_torch_compile(checkpoint, everything, draw):
+    """Through the host's own wrapper; the eager backend compiles graphs and guards without generating code."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    torch._dynamo.reset()
+    model = everything(checkpoint.model)
+    compiled = model.clone()
+    set_torch_compile_wrapper(model=compiled, backend="eager")
+    assert rel(draw(compiled), draw(model)) < 1e-5
+
+
+def test_a_copy_for_another_device(checkpoint, everything, draw):
+    """What the host does for several GPUs, here with a second copy on the CPU: every component knows how to load itself."""
+    model = everything(checkpoint.model)
+    copy = model.deepclone_multigpu(new_load_device=torch.device("cpu"))
+    assert copy.model is not model.model
+    assert torch.equal(draw(copy), draw(model))
+
+
+def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, monkeypatch):
+    import sys
+
+    patch = sys.modules["parts2whole.attention.model_patch"]
+    counts = {"join_references": 0, "encode_pose": 0}
+
+    def count(name):
+        original = getattr(patch, name)
+
+        def counted(*args):
+            counts[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(patch, name, counted)
+
+    count("join_references")
+    count("encode_pose")
+    model = everything(checkpoint.model)
+    draw(model, steps=5)
+    assert counts == {"join_references": 16, "encode_pose": 1}, "one set of keys for each of 16 layers, one pose"
+    draw(model, steps=5)
+    assert counts == {"join_references": 32, "encode_pose": 2}, "and again in the next run: nothing outlives one"
+
+    counts.update(join_references=0, encode_pose=0)
+    hooks = comfy.hooks.create_hook_lora(lora(model), 1.0, 0.0)
+    conds = {
+        name: run("ConditioningSetProperties", cond_NEW=text(checkpoint.clip, prompt), strength=1.0, set_cond_area="default",
+                  hooks=hooks)
+        for name, prompt in (("positive", "a person"), ("negative", ""))
+    }
+    draw(model, steps=5, **conds)
+    assert counts == {"join_references": 16, "encode_pose": 1}, "weight hooks that stay the same are no exception"
+
+
+def test_only_the_poses_that_are_needed_are_encoded(checkpoint, draw, monkeypatch):
+    import sys
+
+    patch = sys.modules["parts2whole.attention.model_patch"]
+    encoded = []
+    original = patch.encode_pose
+    monkeypatch.setattr(patch, "encode_pose", lambda *args: encoded.append(len(args[1])) or original(*args))
+    draw(apply_pose(checkpoint.model, checkpoint.pose_guider, picture("pose").expand(8, -1, -1, -1)), latent=noise(batch=2))
+    assert sum(encoded) == 2
+
+
+def test_chained_poses_load_the_guider_once(checkpoint, draw):
+    twice = apply_pose(apply_pose(checkpoint.model, checkpoint.pose_guider, strength=0.5), checkpoint.pose_guider, strength=0.5)
+    assert len(twice.get_additional_models()) == 1
+    assert rel(draw(twice), draw(apply_pose(checkpoint.model, checkpoint.pose_guider))) < 1e-5
 
 
 # --- batches, sizes, samplers
@@ -506,17 +635,26 @@ def test_ksampler_advanced_in_two_stages_equals_one(checkpoint, everything):
     assert rel(both["samples"], stage(model, empty, 0, 4, "enable", "disable")["samples"]) < 1e-5
 
 
-def test_a_tiling_wrapper(checkpoint, everything, draw):
+def test_a_tiling_wrapper(checkpoint, appearance, draw, caplog):
     """As tiled diffusion does it: the U-Net sees one part of the latent at a time."""
     def tiled(apply_model, args):
         x, c = args["input"], args["c"]
         halves = [apply_model(half, args["timestep"], **c) for half in x.chunk(2, dim=2)]
         return torch.cat(halves, dim=2)
 
-    model = everything(checkpoint.model).clone()
-    model.set_model_unet_function_wrapper(tiled)
-    result = draw(model)
-    assert result.shape == (1, 4, 24, 16) and torch.isfinite(result).all()
+    def draw_tiled(model):
+        model = model.clone()
+        model.set_model_unet_function_wrapper(tiled)
+        return draw(model)
+
+    # The references are the same for every tile: two latents of a tile's size, put together, are the tiled one.
+    model = apply_parts(checkpoint.model, appearance)
+    halves = [draw(model, latent={"samples": half}) for half in noise()["samples"].chunk(2, dim=2)]
+    assert rel(draw_tiled(model), torch.cat(halves, dim=2)) < 1e-5
+
+    # A tile's place is not known, so the pose cannot be cut: that is said, once.
+    draw_tiled(apply_pose(checkpoint.model, checkpoint.pose_guider))
+    assert caplog.text.count("Each tile gets the whole pose") == 1
 
 
 # --- errors and interrupts

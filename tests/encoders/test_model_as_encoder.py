@@ -86,7 +86,7 @@ def test_sdxl_asks_for_the_pooled_label(model, checkpoint):
 
 def test_an_appearance_of_another_architecture_is_refused(model, checkpoint):
     appearance = encode(checkpoint, golden_parts(checkpoint.clip, 1), 64, 64)
-    expected = "The appearance of 'face' was made for a U-Net with 16 transformer blocks of widths 32, 64, the MODEL has"
+    expected = "The appearance of 'face' was made for a U-Net with 16 transformer blocks of widths 32, 64 and a text of width 32"
     with pytest.raises(ValueError, match=expected):
         apply_parts(model, appearance)
 
@@ -124,3 +124,27 @@ def test_an_inpainting_model_is_refused():
     model = random_unet("SD15", **{**CONFIGS["SD15"], "in_channels": 9})
     with pytest.raises(ValueError, match="takes 9 channels, not 4: an inpainting"):
         run("Parts2WholeModelAsEncoder", model=model)
+
+
+def test_an_sd15_appearance_is_refused_by_sd2_though_all_layers_are_as_wide(checkpoint):
+    sd15 = random_unet("SD15", **CONFIGS["SD15"])
+    sd20 = random_unet("SD20", **{**CONFIGS["SD20"], "context_dim": 48})
+    encoder = run("Parts2WholeModelAsEncoder", model=sd15)
+    appearance = encode(checkpoint._replace(appearance_encoder=encoder), parts(1), 64, 64)
+    with pytest.raises(ValueError, match="a text of width 32; the MODEL has .* a text of width 48"):
+        apply_parts(sd20, appearance)
+
+
+@pytest.mark.parametrize("other", [
+    ("TomePatchModel", {"ratio": 0.3}), ("HyperTile", {"tile_size": 64, "swap_size": 1, "max_depth": 1, "scale_depth": False}),
+], ids=lambda other: other[0])
+def test_a_model_with_patches_that_move_tokens_about_encodes_as_the_plain_one_at_first(checkpoint, other):
+    node, options = other
+    labelled = golden_parts(checkpoint.clip, 1)
+    plain, patched = (
+        encode(checkpoint._replace(appearance_encoder=run("Parts2WholeModelAsEncoder", model=model)), labelled).references[0].banks
+        for model in (checkpoint.model, run(node, model=checkpoint.model, **options))
+    )
+    first = ("input", 1, 0)
+    assert torch.equal(plain[first].tokens, patched[first].tokens)
+    assert all(plain[address].tokens.shape == patched[address].tokens.shape for address in plain)

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from parts2whole.encoders.reference_picture import fit_to_frame, make_part
-from workbench import encode, golden_parts, run
+from workbench import apply_pose, encode, golden_parts, run
 
 
 def test_a_cut_out_is_composited_on_white_and_masked_by_its_alpha():
@@ -45,6 +45,14 @@ def test_an_empty_mask_is_refused():
         make_part("face", torch.zeros(1, 8, 8, 4))
 
 
+@pytest.mark.parametrize("mask", [torch.full((1, 64, 64), 0.001), torch.nn.functional.pad(torch.ones(1, 1, 1), (0, 900, 0, 900))])
+def test_a_mask_of_which_nothing_is_left_in_the_frame_is_refused(checkpoint, mask):
+    part = run("Parts2WholeMakePart", image=torch.rand(1, 64, 64, 3), label="face", mask=mask)
+    parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
+    with pytest.raises(ValueError, match="Part 'face': nothing is left of the mask at 128x192"):
+        encode(checkpoint, parts)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(bad):
     image, mask = torch.rand(1, 8, 8, 3), torch.ones(1, 8, 8)
@@ -79,6 +87,13 @@ def test_a_long_label_is_cut_with_a_warning_that_says_what(checkpoint, caplog):
 def test_no_parts_are_refused(checkpoint):
     with pytest.raises(ValueError, match="got no parts: connect at least one"):
         run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={})
+    with pytest.raises(ValueError, match="got none: connect at least one"):
+        run("Parts2WholeCombineAppearances", appearances={})
+
+
+def test_a_pose_that_is_not_finite_is_refused(checkpoint):
+    with pytest.raises(ValueError, match="The pose picture holds NaN"):
+        apply_pose(checkpoint.model, checkpoint.pose_guider, torch.full((1, 8, 8, 3), float("nan")))
 
 
 def test_more_than_six_pictures_are_refused_by_the_image_attention(checkpoint):

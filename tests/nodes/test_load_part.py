@@ -1,6 +1,5 @@
 """Pictures of all kinds through Load Part, and where their masks come from."""
 
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -102,7 +101,13 @@ def test_the_fingerprint_is_the_files_content(save):
 
 def test_a_missing_file_is_refused():
     assert "Upload it" in _node().validate_inputs(image="nowhere.png", label="face")
-    assert folder_paths.get_input_directory()
+    assert _node().validate_inputs(image=None, label=None) is True, "connected inputs are not known yet"
+
+
+def test_a_file_that_is_no_picture_is_refused(folders):
+    (folders / "input" / "text.png").write_text("not a picture")
+    with pytest.raises(ValueError, match="text.png is not a picture, or it is damaged. Upload it again."):
+        load("text.png")
 
 
 def _node():

@@ -172,8 +172,13 @@ def test_invalid_prompts_are_refused_before_anything_runs(server, workflow):
         broken[node]["inputs"][name] = value
         with pytest.raises(RuntimeError, match=message):
             server.run(broken)
+
+
+def test_a_part_may_be_taken_out_at_any_place_but_one_is_needed(server, workflow):
     del workflow["5"]["inputs"]["parts.part0"]
-    with pytest.raises(RuntimeError, match="parts.part0"):
+    assert picture(server, workflow).std() > 1
+    del workflow["5"]["inputs"]["parts.part1"], workflow["5"]["inputs"]["parts.part2"]
+    with pytest.raises(RuntimeError, match="Encode Part Labels got no parts: connect at least one"):
         server.run(workflow)
 
 
