@@ -34,14 +34,15 @@ def install_tiny_checkpoint(base: Path):
 class Progress:
     """Prints what the server does, a line per node."""
 
-    def __init__(self, workflow: dict):
+    def __init__(self, server: ComfyServer, workflow: dict):
         self.workflow = workflow
+        self.names = {id: info["display_name"] for id, info in server.get("/object_info").items()}
 
     def __call__(self, message: dict):
         data = message["data"]
         if message["type"] == "executing" and data["node"]:
             node = self.workflow[data["node"]]
-            print(f"  {node.get('_meta', {}).get('title') or node['class_type']}", flush=True)
+            print(f"  {node.get('_meta', {}).get('title') or self.names[node['class_type']]}", flush=True)
         elif message["type"] == "progress":
             end = "\n" if data["value"] == data["max"] else "\r"
             print(f"    {data['value']} of {data['max']}", end=end, flush=True)
@@ -51,10 +52,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(Path(folder))
         install_tiny_checkpoint(server.base)
-        print("Starting ComfyUI ...", flush=True)
+        print("Starting ComfyUI (a few seconds; no GPU is needed) ...", flush=True)
         with server:
             workflow = tiny_workflow()
-            outputs = server.run(workflow, Progress(workflow))
+            outputs = server.run(workflow, Progress(server, workflow))
             path = ROOT / "output" / "demo.png"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(server.view(outputs["18"]["images"][0]))

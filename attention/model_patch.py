@@ -8,16 +8,16 @@ node's attention replacement is called and not replaced, and nothing is left beh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ..encoders.pose_guider import encode_pose
-from .bank import Appearance, BlockAddress
+from .applied import AppliedImageAttention, AppliedParts, AppliedPose
+from .bank import BlockAddress
 from .image_attention import KeysAndValues
 from .shared_attention import ReferenceKeys, join_references
 from .unet_blocks import require_unet, transformer_blocks
@@ -26,47 +26,6 @@ from .unet_patches import CONDITIONAL, AddImageTokens, AddPose, ShareReferences
 KEY = "parts2whole"
 RUN = "parts2whole_run"
 AREAS = "parts2whole_areas"
-
-
-@dataclass(frozen=True, eq=False)
-class AppliedParts:
-    """References for the shared self-attention.
-
-    keep_removed: masked-out tokens stay in the softmax as zero keys, as trained; otherwise they are dropped
-    strength: weight of the references in the softmax, 1 as trained
-    start, end: part of the noise schedule in which they act, 0..1
-    """
-
-    appearance: Appearance
-    keep_removed: bool
-    strength: float
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, eq=False)
-class AppliedPose:
-    """Pose pictures [B, H, W, C] in 0..1 for the pose guider; strength multiplies its features."""
-
-    guider: ModelPatcher
-    image: torch.Tensor
-    strength: float
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, eq=False)
-class AppliedImageAttention:
-    """Keys and values [1, 6, C] of the image tokens at every cross-attention layer; strength multiplies their output.
-
-    context_channels: width of the text beside which they were trained
-    """
-
-    keys: Mapping[BlockAddress, KeysAndValues]
-    context_channels: int
-    strength: float
-    start: ClassVar[float] = 0.0
-    end: ClassVar[float] = 1.0
 
 
 class _Areas(NamedTuple):

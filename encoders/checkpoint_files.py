@@ -47,6 +47,24 @@ def checkpoint_folder(name: str) -> str:
     )
 
 
+def require_complete(folder: str, weights: dict[str, tuple[str, ...]], configs: dict[str, str]):
+    """Looks for all files before the first is loaded: what is missing of a large download is best said at once.
+
+    weights, configs: for each component, the file names of which one must be there, and the one that must be
+    raises: FileNotFoundError that names everything that is missing
+    """
+    missing = [
+        os.path.join(component, " or ".join(files)) for component, files in weights.items()
+        if not any(os.path.isfile(os.path.join(folder, component, file)) for file in files)
+    ]
+    missing += [
+        os.path.join(component, file) for component, file in configs.items()
+        if not os.path.isfile(os.path.join(folder, component, file))
+    ]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {'; '.join(missing)}. {_DOWNLOAD}")
+
+
 def read_config(folder: str, component: str, file: str = "config.json") -> dict:
     """A component's configuration. raises: FileNotFoundError, ValueError"""
     path = os.path.join(folder, component, file)
@@ -60,7 +78,9 @@ def read_config(folder: str, component: str, file: str = "config.json") -> dict:
 
 
 def read_weights(folder: str, component: str, files: tuple[str, ...] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
-    """The tensors of a component, from the first of `files` that is there; never unpickled.
+    """The tensors of a component, from the first of `files` that is there.
+
+    Read as safetensors, or else by torch's weights-only loading, which takes tensors and nothing else.
 
     raises: FileNotFoundError, ValueError for a file that is truncated or holds more than tensors
     """
@@ -68,9 +88,14 @@ def read_weights(folder: str, component: str, files: tuple[str, ...] = WEIGHT_FI
     path = next((p for p in (os.path.join(base, file) for file in files) if os.path.isfile(p)), None)
     if path is None:
         raise FileNotFoundError(f"No weights in {base}: expected {' or '.join(files)}. {_DOWNLOAD}")
+    with open(path, "rb") as f:
+        head = f.read(len(_LFS_POINTER))
+    if head == _LFS_POINTER:
+        raise ValueError(f"{path} is only the pointer of a Git LFS file: run `git lfs pull` in {folder}, or download it.")
     try:
-        # The release's decoupled_attn.pth is a safetensors file, so the name does not tell.
-        if _is_safetensors(path) and not path.endswith(".safetensors"):
+        # The release's decoupled_attn.pth is a safetensors file, so the name does not tell. Such a file begins with the
+        # length of its header, 8 bytes, and the header's brace.
+        if head[8:9] == b"{" and not path.endswith(".safetensors"):
             return safetensors.torch.load_file(path)
         return comfy.utils.load_torch_file(path, safe_load=True)
     except pickle.UnpicklingError as error:
@@ -88,13 +113,8 @@ def require_keys(expected, found, folder: str, component: str):
 
 
 _DOWNLOAD = "Download this part of the checkpoint again, as it is in huanngzh/Parts2Whole."
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def _roots() -> list[str]:
     return [root for name in (FOLDER, "diffusers") for root in folder_paths.get_folder_paths(name)]
-
-
-def _is_safetensors(path: str) -> bool:
-    """A safetensors file begins with the length of its header, 8 bytes, and the header's brace."""
-    with open(path, "rb") as f:
-        return f.read(9)[8:] == b"{"

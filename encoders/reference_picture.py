@@ -51,9 +51,14 @@ def make_part(label: str, image: torch.Tensor, mask: torch.Tensor | None = None)
 
     empty = _mask_or_alpha(image, mask).flatten(1).amax(1) <= 0
     if empty.any():
-        which = "" if image.shape[0] == 1 else f" of picture {int(empty.nonzero()[0])}"
+        which = "" if image.shape[0] == 1 else f" {int(empty.nonzero()[0])} of the batch"
+        if mask is None:
+            raise ValueError(
+                f"Part '{label}': the picture{which} is transparent everywhere, so nothing of it would be used. Take a picture "
+                "that shows the part, or say by a mask where in it the part is."
+            )
         raise ValueError(
-            f"Part '{label}': the mask{which} is zero everywhere, so nothing of the picture would be used. Expected 1 where "
+            f"Part '{label}': the mask of the picture{which} is zero everywhere, so nothing of it would be used. Expected 1 where "
             "the picture shows the part: paint or connect another mask, or invert it with the Invert Mask node."
         )
     return Part(label, image, mask)

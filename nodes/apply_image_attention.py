@@ -3,7 +3,8 @@ from __future__ import annotations
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..attention.model_patch import AppliedImageAttention, apply
+from ..attention.applied import AppliedImageAttention
+from ..attention.model_patch import apply
 from ..encoders.image_tokens import image_tokens
 from .sockets import CATEGORY, ImageAttentionSocket, PartsSocket
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..attention.model_patch import AppliedParts, apply
+from ..attention.applied import AppliedParts
+from ..attention.model_patch import apply
 from .sockets import CATEGORY, AppearanceSocket, percent_inputs
 
 

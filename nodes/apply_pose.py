@@ -4,7 +4,8 @@ import logging
 
 from comfy_api.latest import io
 
-from ..attention.model_patch import AppliedPose, apply
+from ..attention.applied import AppliedPose
+from ..attention.model_patch import apply
 from ..encoders.pose_guider import is_iuv
 from ..encoders.reference_picture import require_finite
 from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs

@@ -35,5 +35,13 @@ class Parts2WholeLoader(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, checkpoint=None) -> bool | str:
+        # The host's own "not in list" does not say where checkpoints go.
+        try:
+            return checkpoint is None or bool(checkpoint_folder(checkpoint))
+        except FileNotFoundError as error:
+            return str(error)
+
+    @classmethod
     def execute(cls, checkpoint) -> io.NodeOutput:
         return io.NodeOutput(*load_checkpoint(checkpoint_folder(checkpoint)))

@@ -78,7 +78,7 @@ class Parts2WholeLoadPart(io.ComfyNode):
             return hashlib.sha256(f.read()).hexdigest()
 
     @classmethod
-    def validate_inputs(cls, image, label) -> bool | str:
+    def validate_inputs(cls, image=None, label=None) -> bool | str:
         # Naming `label` here lets any text through over the API, not only the list's.
         if image is not None and not folder_paths.exists_annotated_filepath(image):
             return f"Invalid image file: {image}. Upload it, or put it into ComfyUI's input folder."

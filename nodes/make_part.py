@@ -32,6 +32,6 @@ class Parts2WholeMakePart(io.ComfyNode):
         return io.NodeOutput(make_part(custom_label.strip() or label, image, mask))
 
     @classmethod
-    def validate_inputs(cls, label) -> bool:
+    def validate_inputs(cls, label=None) -> bool:
         # Naming `label` here lets any text through over the API, not only the list's.
         return True

@@ -108,8 +108,28 @@ FILES = sorted(
 @pytest.mark.parametrize("file", FILES)
 def test_a_missing_file_is_named_with_what_mends_it(copy, file):
     (copy / file).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{(copy / file).parent}.*ownload"):
+    parent, _, name = file.rpartition("/")
+    with pytest.raises(FileNotFoundError, match=f"{copy} lacks {parent}.*{name}.*ownload"):
         run("Parts2WholeLoader", checkpoint="copy")
+
+
+def test_all_missing_files_are_named_at_once(copy):
+    shutil.rmtree(copy / "pose_guider")
+    (copy / "decoupled_attn.pth").unlink()
+    with pytest.raises(FileNotFoundError, match=r"pose_guider/diff.*; decoupled_attn.safetensors or .*; pose_guider/config.json"):
+        run("Parts2WholeLoader", checkpoint="copy")
+
+
+def test_a_git_lfs_pointer_is_told_apart(copy):
+    unet_file(copy).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match="only the pointer of a Git LFS file: run `git lfs pull`"):
+        run("Parts2WholeLoader", checkpoint="copy")
+
+
+def test_names_that_lead_elsewhere_are_refused():
+    for name in ("../parts2whole/tiny", str(GOLDEN / "checkpoint"), ""):
+        with pytest.raises(FileNotFoundError, match="No Parts2Whole checkpoint"):
+            run("Parts2WholeLoader", checkpoint=name)
 
 
 @pytest.mark.parametrize("file", FILES)

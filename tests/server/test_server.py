@@ -7,14 +7,21 @@ import urllib.request
 import numpy as np
 import pytest
 from comfy_server import ComfyServer
-from conftest import ROOT
+from conftest import GOLDEN, ROOT
 from demo import install_tiny_checkpoint, tiny_workflow
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = ComfyServer(tmp_path_factory.mktemp("server"), "--cpu", "--use-pytorch-cross-attention")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "p2w" / "huanngzh").mkdir(parents=True)
+    (elsewhere / "p2w" / "huanngzh" / "Parts2Whole").symlink_to(GOLDEN / "checkpoint")
+    (elsewhere / "paths.yaml").write_text(f"mine:\n  base_path: {elsewhere}\n  parts2whole: p2w\n")
+    server = ComfyServer(
+        tmp_path_factory.mktemp("server"), "--cpu", "--use-pytorch-cross-attention",
+        "--extra-model-paths-config", str(elsewhere / "paths.yaml"),
+    )
     install_tiny_checkpoint(server.base)
     with server:
         yield server
@@ -53,11 +60,18 @@ def free(server):
 def test_the_nodes_and_their_help_are_served(server):
     info = {id: node for id, node in server.get("/object_info").items() if id.startswith("Parts2Whole")}
     assert len(info) == 11
-    assert info["Parts2WholeLoader"]["input"]["required"]["checkpoint"][1]["options"] == ["tiny"]
     for id, node in info.items():
         help_page = server._open(f"/extensions/comfyui-parts2whole/docs/{id}.md").decode()
         assert help_page.startswith(f"# {node['display_name']}")
     assert "IMPORT FAILED" not in server.log()
+
+
+def test_extra_model_paths_yaml_names_further_folders(server, workflow):
+    info = server.get("/object_info/Parts2WholeLoader")["Parts2WholeLoader"]
+    assert info["input"]["required"]["checkpoint"][1]["options"] == ["huanngzh/Parts2Whole", "tiny"]
+    expected = picture(server, workflow)
+    workflow["1"]["inputs"]["checkpoint"] = "huanngzh/Parts2Whole"
+    assert np.array_equal(picture(server, workflow), expected)
 
 
 def test_the_template_browser_lists_workflows_only(server):
@@ -66,6 +80,7 @@ def test_the_template_browser_lists_workflows_only(server):
 
 
 def test_the_whole_workflow(server, workflow):
+    free(server)
     watch = Watch()
     result = picture(server, workflow, watch)
     assert result.shape == (192, 128, 3) and result.std() > 1
@@ -158,14 +173,14 @@ def test_the_release_schedule_through_sampler_custom(server, workflow):
 def test_errors_reach_the_user_with_the_node_and_what_mends_it(server, workflow):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(server.base / "input" / "transparent.png")
     workflow["2"]["inputs"]["image"] = "transparent.png"
-    with pytest.raises(RuntimeError, match="Parts2WholeLoadPart: Part 'face': the mask is zero everywhere"):
+    with pytest.raises(RuntimeError, match="Parts2WholeLoadPart: Part 'face': the picture is transparent everywhere"):
         server.run(workflow)
 
 
 def test_invalid_prompts_are_refused_before_anything_runs(server, workflow):
     for node, name, value, message in (
         ("2", "image", "nowhere.png", "Invalid image file: nowhere.png"),
-        ("1", "checkpoint", "elsewhere", "elsewhere"),
+        ("1", "checkpoint", "elsewhere", "No Parts2Whole checkpoint 'elsewhere' in .*models/parts2whole"),
         ("9", "mask_mode", "blur", "blur"),
     ):
         broken = json.loads(json.dumps(workflow))
