@@ -45,7 +45,9 @@ def test_an_empty_mask_is_refused():
         make_part("face", torch.zeros(1, 8, 8, 4))
 
 
-@pytest.mark.parametrize("mask", [torch.full((1, 64, 64), 0.001), torch.nn.functional.pad(torch.ones(1, 1, 1), (478, 422, 478, 422))])
+@pytest.mark.parametrize("mask", [
+    torch.full((1, 64, 64), 0.001), torch.nn.functional.pad(torch.ones(1, 1, 1), (478, 422, 478, 422)),
+], ids=["faint", "a pixel"])
 def test_a_mask_of_which_nothing_is_left_in_the_frame_is_refused(checkpoint, mask):
     part = run("Parts2WholeMakePart", image=torch.rand(1, 64, 64, 3), label="face", mask=mask)
     parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
