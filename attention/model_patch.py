@@ -21,7 +21,7 @@ from .bank import BlockAddress
 from .image_attention import KeysAndValues
 from .shared_attention import ReferenceKeys, join_references
 from .unet_blocks import require_unet, transformer_blocks
-from .unet_patches import CONDITIONAL, AddImageTokens, AddPose, ShareReferences
+from .unet_patches import CONDITIONAL, AddImageTokens, AddPose, ShareReferences, conditional_chunks
 
 KEY = "parts2whole"
 RUN = "parts2whole_run"
@@ -40,19 +40,20 @@ class _Areas(NamedTuple):
 
 
 class _Run:
-    """What lasts for one sampling run: keys and values of the references and pose features, each computed once.
+    """What lasts for one sampling run: keys and values of the references and pose features.
 
     marked: whether the conditionings say which of them is the positive one
     """
 
     def __init__(self):
-        self.cache = {}
+        self.slots = {}
         self.marked = False
 
-    def once(self, key: tuple, compute: Callable, *args) -> Any:
-        if key not in self.cache:
-            self.cache[key] = compute(*args)
-        return self.cache[key]
+    def keep(self, slot: tuple, state: tuple, compute: Callable, *args) -> Any:
+        """What compute(*args) gave for this state; a slot holds one state's result, the latest."""
+        if slot not in self.slots or self.slots[slot][0] != state:
+            self.slots[slot] = state, compute(*args)
+        return self.slots[slot][1]
 
 
 def apply(model: ModelPatcher, applied: AppliedParts | AppliedPose | AppliedImageAttention) -> ModelPatcher:
@@ -123,9 +124,11 @@ def _mark_conditionings(executor, guider, *args, **kwargs):
 
 def _describe_batch(executor, model, conds, x_in, timestep, model_options):
     run = model_options["transformer_options"].get(RUN)
-    if run is not None and run.marked:
-        conditional = [any(KEY in c for c in cond or ()) for cond in conds]
-    else:  # the host's convention
+    conditional = [any(KEY in c for c in cond or ()) for cond in conds]
+    # None is marked where a node makes its own conditionings: a lone one is what it asks for beside the sampler (PerpNeg's
+    # empty prompt), of several the first is the positive one, as everywhere in the host.
+    alone = sum(cond is not None for cond in conds) == 1
+    if not any(conditional) and not (run is not None and run.marked and alone):
         conditional = [index == 0 for index in range(len(conds))]
     windows = {c["uuid"]: c["area"] for cond in conds for c in cond or () if "area" in c}
     options = {
@@ -150,23 +153,28 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
     image_attentions = tuple(applied for applied in active if isinstance(applied, AppliedImageAttention))
 
     place = x.device, model.get_dtype_inference()
-    weights = _weights_in_use(model)
+    hooks, strengths = _weight_hooks(model)
     replace = {name: dict(blocks) for name, blocks in transformer_options.get("patches_replace", {}).items()}
-    for address, block in transformer_blocks(model.diffusion_model).items():
+    positive = any(conditional_chunks(transformer_options))
+    for address, block in transformer_blocks(model.diffusion_model).items() if positive else ():
         key = tuple(address)  # of the host's own type, for torch.compile
         if parts:
             replaced = replace.setdefault("attn1", {})
             previous = replaced.get(key, replaced.get(key[:2]))
-            keys = address, parts, weights, *place
-            references = run.once(("attn1", *keys), _references, parts, address, block.attn1, *place)
+            slot = address, model, hooks, *place
+            references = run.keep(
+                ("keys", *slot), (*map(id, parts), *strengths), _references, parts, address, block.attn1, *place
+            )
             # The same object in every step: torch.compile would take another one for another graph.
-            replaced[key] = run.once(("attn1", *keys, previous), ShareReferences, references, previous)
+            replaced[key] = run.keep(
+                ("attn1", *slot), (id(references), id(previous)), ShareReferences, references, previous
+            )
         if image_attentions:
             replaced = replace.setdefault("attn2", {})
             previous = replaced.get(key, replaced.get(key[:2]))
-            keys = address, image_attentions, *place
-            tokens = run.once(("attn2", *keys), _image_tokens, image_attentions, address, *place)
-            replaced[key] = run.once(("attn2", *keys, previous), AddImageTokens, tokens, previous)
+            slot = address, *place
+            tokens = run.keep(("tokens", *slot), tuple(map(id, image_attentions)), _image_tokens, image_attentions, address, *place)
+            replaced[key] = run.keep(("attn2", *slot), (id(tokens), id(previous)), AddImageTokens, tokens, previous)
 
     patches = dict(transformer_options.get("patches", {}))
     for applied in active:
@@ -177,11 +185,11 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
-def _weights_in_use(model) -> tuple:
-    """Tells apart the weights that a model has in turns during a run: its own, and those with each set of weight hooks."""
+def _weight_hooks(model) -> tuple[tuple, tuple]:
+    """The weight hooks in force, and their strengths: they change the model's weights between calls of one run."""
     patcher = model.current_patcher
-    hooks = patcher.current_hooks if patcher is not None else None
-    return (model, *((hook.hook_ref, hook.strength) for hook in (hooks.hooks if hooks is not None else ())))
+    hooks = patcher.current_hooks.hooks if patcher is not None and patcher.current_hooks is not None else ()
+    return tuple(hook.hook_ref for hook in hooks), tuple(hook.strength for hook in hooks)
 
 
 def _references(parts: tuple[AppliedParts, ...], address: BlockAddress, attn1, device, dtype) -> ReferenceKeys:
@@ -220,8 +228,8 @@ def _pose_features(applied: AppliedPose, x: torch.Tensor, options: dict, run: _R
         if window is not None and window.dim >= 2:
             size[window.dim - 2] = window.total_frames
         elif areas and not area and areas.grid != tuple(grid):
-            run.once(
-                ("tile", applied), logging.warning,
+            run.keep(
+                ("tile", applied), (), logging.warning,
                 "Parts2Whole: the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose: "
                 "sample without tiling, or without Apply Pose Guider.",
             )
@@ -237,7 +245,7 @@ def _pose_features(applied: AppliedPose, x: torch.Tensor, options: dict, run: _R
 def _encode_poses(applied: AppliedPose, rows, grid: tuple[int, int], device: torch.device, run: _Run) -> torch.Tensor:
     """The features of the pose of each latent; fewer poses than latents are used in turn."""
     poses = [row % applied.image.shape[0] for row in rows]
-    return torch.cat([run.once((applied, pose, grid, device), _encode_pose, applied, pose, grid, device) for pose in poses])
+    return torch.cat([run.keep((applied, pose, grid, device), (), _encode_pose, applied, pose, grid, device) for pose in poses])
 
 
 def _encode_pose(applied: AppliedPose, pose: int, grid: tuple[int, int], device: torch.device) -> torch.Tensor:

@@ -26,7 +26,7 @@ class ShareReferences:
         self.previous = previous
 
     def __call__(self, q, k, v, options):
-        conditional = _conditional_chunks(options)
+        conditional = conditional_chunks(options)
         out = [None] * len(conditional)
         for sees_references in (False, True):
             chunks = [i for i, flag in enumerate(conditional) if flag == sees_references]
@@ -61,7 +61,7 @@ class AddImageTokens:
         self.previous = previous
 
     def __call__(self, q, k, v, options):
-        conditional = _conditional_chunks(options)
+        conditional = conditional_chunks(options)
         out = _attend(q, k, v, options, self.previous, list(range(len(conditional))))
         chunks = [i for i, flag in enumerate(conditional) if flag]
         if not chunks:
@@ -94,7 +94,7 @@ class AddPose:
         ])
 
 
-def _conditional_chunks(options: dict) -> list[bool]:
+def conditional_chunks(options: dict) -> list[bool]:
     """For each chunk of the batch whether it belongs to the positive conditioning."""
     conditional = options.get(CONDITIONAL)
     return [conditional[index] if conditional else index == 0 for index in options.get("cond_or_uncond", [0])]
@@ -102,14 +102,14 @@ def _conditional_chunks(options: dict) -> list[bool]:
 
 def _attend(q, k, v, options: dict, previous: Callable | None, chunks: list[int]) -> torch.Tensor:
     """The attention that the user chose, or another node's replacement. chunks: the part of the batch that q, k, v are."""
-    if previous is None:
-        return optimized_attention(
-            q, k, v, options["n_heads"], attn_precision=options["attn_precision"], transformer_options=options
-        )
     options = {**options, "dim_head": q.shape[-1] // options["n_heads"]}
     for name in ("cond_or_uncond", "uuids"):
         if name in options:
             options[name] = [options[name][chunk] for chunk in chunks]
+    if previous is None:
+        return optimized_attention(
+            q, k, v, options["n_heads"], attn_precision=options["attn_precision"], transformer_options=options
+        )
     # A replacement that hands on the values, as Perturbed-Attention Guidance does, has a row for every key: ours come last.
     return previous(q, k, v, options)[:, :q.shape[1]]
 

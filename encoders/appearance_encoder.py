@@ -14,6 +14,7 @@ import comfy.sample
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import ModelSamplingDiscrete, ModelSamplingDiscreteEDM
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Reference, select_tokens
 from ..attention.reference_mask import token_mask
@@ -117,9 +118,16 @@ def _encode_reference(
 def model_as_encoder(model: ModelPatcher, noise_level: int) -> AppearanceEncoder:
     """Uses any U-Net as appearance encoder.
 
-    raises: ValueError for a model without U-Net self-attention, and for one that asks for more than a latent
+    raises: ValueError for a model without U-Net self-attention, for one that asks for more than a latent, and for one
+        without timesteps
     """
     unet = require_unet(model)
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, ModelSamplingDiscrete) or isinstance(sampling, ModelSamplingDiscreteEDM):
+        raise ValueError(
+            f"The MODEL's noise schedule ({type(sampling).__mro__[1].__name__}) has no timesteps, at one of which the encoder "
+            "would see the references. Connect the MODEL from before a ModelSampling node, or one of the usual kind."
+        )
     if unet.in_channels != model.model.latent_format.latent_channels:
         raise ValueError(
             f"The MODEL takes {unet.in_channels} channels, not {model.model.latent_format.latent_channels}: an inpainting or "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import comfy.clip_vision
@@ -24,7 +23,7 @@ from comfy.model_patcher import ModelPatcher
 from ..attention.image_attention import ImageAttention
 from ..attention.unet_blocks import diffusers_block_names
 from .appearance_encoder import AppearanceEncoder
-from .checkpoint_files import REFERENCE_UNET, WEIGHT_FILES, read_config, read_weights, require_complete, require_keys
+from .checkpoint_files import REFERENCE_UNET, WEIGHT_FILES, read_config, read_weights, require_complete, require_none_missing
 from .checkpoint_unet import load_appearance_encoder, load_model, unet_config
 from .pose_guider import PoseGuider
 
@@ -82,9 +81,8 @@ def load_clip(folder: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
         model_options={"clip_l_model_config": {name: config[name] for name in names}},
         disable_dynamic=disable_dynamic,
     )
-    transformer = clip.cond_stage_model.clip_l.transformer
-    require_keys(transformer.state_dict(), weights, folder, "text_encoder")
-    clip.load_sd(weights)
+    missing, _ = clip.load_sd(weights)
+    require_none_missing(missing, folder, "text_encoder")
     clip.patcher.cached_patcher_init = (_clip_patcher, (folder,))
     return clip
 
@@ -113,12 +111,13 @@ def load_vae(folder: str) -> comfy.sd.VAE:
             "dropout": 0.0,
         },
     }})
-    require_keys(vae.first_stage_model.state_dict(), weights, folder, "vae")
+    require_none_missing(list(vae.first_stage_model.state_dict().keys() - weights.keys()), folder, "vae")
     vae.patcher.cached_patcher_init = (_vae_patcher, (folder,))
     return vae
 
 
 def _vae_patcher(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
+    # The host's VAE chooses its patcher by itself, and its own factory leaves it at that too.
     return load_vae(folder).patcher
 
 
@@ -132,8 +131,8 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
     }
     weights = read_weights(folder, "image_encoder")
     clip_vision = comfy.clip_vision.ClipVisionModel(config)
-    require_keys(clip_vision.get_sd(), weights, folder, "image_encoder")
-    clip_vision.load_sd(weights)
+    missing, _ = clip_vision.load_sd(weights)
+    require_none_missing(missing, folder, "image_encoder")
     return clip_vision
 
 
@@ -146,9 +145,7 @@ def load_pose_guider(folder: str, disable_dynamic: bool = False) -> ModelPatcher
         config["conditioning_embedding_channels"],
         comfy.ops.manual_cast,
     )
-    weights = read_weights(folder, "pose_guider")
-    require_keys(guider.state_dict(), weights, folder, "pose_guider")
-    patcher = _patcher(guider, weights, disable_dynamic)
+    patcher = _patcher(guider, read_weights(folder, "pose_guider"), folder, "pose_guider", disable_dynamic)
     patcher.cached_patcher_init = (load_pose_guider, (folder,))
     return patcher
 
@@ -159,24 +156,25 @@ def load_image_attention(folder: str) -> ModelPatcher:
     weights = read_weights(folder, "", IMAGE_ATTENTION_FILES)
     names = diffusers_block_names(config)
     layers = ("to_k_dc", "to_v_dc")
-    files = {f"{name}.attn2.processor.{layer}.weight" for name in names for layer in layers}
-    require_keys(files, weights, folder, "decoupled_attn.pth")
+    expected = {f"{name}.attn2.processor.{layer}.weight" for name in names for layer in layers}
+    require_none_missing(list(expected - weights.keys()), folder, "decoupled_attn.pth")
     channels = {address: weights[f"{name}.attn2.processor.to_k_dc.weight"].shape[0] for name, address in names.items()}
     attention = ImageAttention(channels, config["context_dim"], comfy.ops.manual_cast)
     return _patcher(attention, {
         f"{layer}.{i}.weight": weights[f"{name}.attn2.processor.{layer}.weight"]
         for i, name in enumerate(names) for layer in layers
-    })
+    }, folder, "decoupled_attn.pth")
 
 
-def _patcher(module: torch.nn.Module, weights: dict[str, torch.Tensor], disable_dynamic: bool = False) -> ModelPatcher:
+def _patcher(
+    module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: str, component: str, disable_dynamic: bool = False
+) -> ModelPatcher:
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(
         module.eval(),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    unused = module.load_state_dict(weights, strict=False, assign=patcher.is_dynamic()).unexpected_keys
-    if unused:
-        logging.info("Parts2Whole: unused weights %s", unused)
+    missing, _ = module.load_state_dict(weights, strict=False, assign=patcher.is_dynamic())
+    require_none_missing(missing, folder, component)
     return patcher

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
 
 import comfy.utils
 import folder_paths
@@ -31,7 +32,7 @@ def list_checkpoints() -> list[str]:
     names = set()
     for root in _roots():
         for folder, subfolders, _ in os.walk(root, followlinks=True):
-            if REFERENCE_UNET in subfolders:
+            if REFERENCE_UNET in subfolders and folder != root:
                 names.add(os.path.relpath(folder, root).replace(os.sep, "/"))
                 subfolders.clear()
     return sorted(names)
@@ -40,7 +41,8 @@ def list_checkpoints() -> list[str]:
 def checkpoint_folder(name: str) -> str:
     """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
     if name in list_checkpoints():
-        return next(path for path in (os.path.join(root, name) for root in _roots()) if os.path.isdir(path))
+        paths = (os.path.join(root, name) for root in _roots())
+        return next(path for path in paths if os.path.isdir(os.path.join(path, REFERENCE_UNET)))
     raise FileNotFoundError(
         f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}. Put the folder there as downloaded from "
         "huanngzh/Parts2Whole, and refresh the editor."
@@ -100,14 +102,16 @@ def read_weights(folder: str, component: str, files: tuple[str, ...] = WEIGHT_FI
         return comfy.utils.load_torch_file(path, safe_load=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} holds more than tensors and was not opened. {_DOWNLOAD}") from error
-    except (safetensors.SafetensorError, ValueError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read, it is probably truncated ({error}). {_DOWNLOAD}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except (safetensors.SafetensorError, ValueError, RuntimeError, EOFError, struct.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}). If it is smaller than on the download page: {_DOWNLOAD}") from error
 
 
-def require_keys(expected, found, folder: str, component: str):
-    """raises: ValueError that names the tensors that are expected but not found"""
-    missing = sorted(set(expected) - set(found))
+def require_none_missing(missing: list[str], folder: str, component: str):
+    """raises: ValueError that names the tensors that are missing"""
     if missing:
+        missing = sorted(missing)
         some = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {_DOWNLOAD}")
 

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..attention.unet_blocks import transformer_blocks
 from .appearance_encoder import AppearanceEncoder
-from .checkpoint_files import REFERENCE_UNET, read_config, read_weights, require_keys
+from .checkpoint_files import REFERENCE_UNET, read_config, read_weights, require_none_missing
 
 # diffusers' names of noise schedules -> the host's
 BETA_SCHEDULES = {"linear": "sqrt_linear", "scaled_linear": "linear", "squaredcos_cap_v2": "squaredcos_cap_v2"}
@@ -49,16 +49,18 @@ def _load_unet(folder: str, component: str, disable_dynamic: bool = False) -> Mo
     if component == REFERENCE_UNET:
         _drop_after_last_norm1(model.diffusion_model)
 
-    diffusers_keys = {key: name for name, key in comfy.utils.unet_to_diffusers(config.unet_config).items()}
-    require_keys((diffusers_keys[key] for key in model.diffusion_model.state_dict()), weights, folder, component)
-    weights = {key: weights[diffusers_keys[key]] for key in model.diffusion_model.state_dict()}
-
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     offload_device = comfy.model_management.unet_offload_device()
     patcher = patcher_class(model, load_device=device, offload_device=offload_device)
     if not comfy.model_management.is_device_cpu(offload_device):
         model.to(offload_device)
-    model.load_model_weights(weights, assign=patcher.is_dynamic())
+    # Before it is loaded, a model of the host's dynamic memory management has no tensors to compare the file's with.
+    keys = comfy.utils.unet_to_diffusers(config.unet_config)
+    names = {key: name for name, key in keys.items()}
+    missing, _ = model.diffusion_model.load_state_dict(
+        {keys[name]: weight for name, weight in weights.items() if name in keys}, strict=False, assign=patcher.is_dynamic()
+    )
+    require_none_missing([names[key] for key in missing], folder, component)
     return patcher
 
 

@@ -37,8 +37,8 @@ def load_core_nodes(*modules: str):
 
 PACK = load_pack()
 load_core_nodes(
-    "nodes_custom_sampler", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_pag", "nodes_perpneg", "nodes_sag",
-    "nodes_tomesd",
+    "nodes_custom_sampler", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_model_advanced", "nodes_pag",
+    "nodes_perpneg", "nodes_sag", "nodes_tomesd",
 )
 # So that tests can import the pack's modules by a name of their own.
 sys.modules["parts2whole"] = PACK

@@ -1,12 +1,22 @@
 """The pack's patches beside everything else that a graph does to a MODEL."""
 
+from dataclasses import dataclass
+
 import comfy.controlnet
 import comfy.hooks
+import comfy.samplers
 import comfy.sd
 import comfy.utils
 import pytest
 import torch
 from comfy.cldm.cldm import ControlNet
+from comfy.context_windows import (
+    ContextFuseMethods,
+    ContextSchedules,
+    IndexListContextHandler,
+    get_matching_context_schedule,
+    get_matching_fuse_method,
+)
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_management import InterruptProcessingException
 from workbench import apply_image_attention, apply_parts, apply_pose, encode, golden_parts, noise, picture, rel, run, sample, text
@@ -175,6 +185,20 @@ def patch_attn1_replace(model):
     return model
 
 
+@dataclass
+class Unhashable:
+    factor: float
+
+    def __call__(self, q, k, v, options):
+        return optimized_attention(q, k, v, options["n_heads"]) * self.factor
+
+
+def patch_attn1_unhashable(model):
+    model = model.clone()
+    model.set_model_attn1_replace(Unhashable(0.5), "input", 1)
+    return model
+
+
 def patch_attn1(model):
     model = model.clone()
     model.set_model_attn1_patch(lambda n, context, value, options: (n, context * 0.9, value * 1.1))
@@ -227,7 +251,8 @@ def tome(model):
 
 
 OTHERS = [
-    with_lora, patch_attn1, patch_attn1_replace, patch_attn2, patch_attn2_replace, patch_outputs, freeu, pag, sag, hypertile, tome
+    with_lora, patch_attn1, patch_attn1_replace, patch_attn1_unhashable, patch_attn2, patch_attn2_replace, patch_outputs, freeu,
+    pag, sag, hypertile, tome,
 ]
 
 
@@ -261,6 +286,7 @@ def test_the_chosen_attention_serves_ours_too(checkpoint, everything, draw):
 
     def override(function, *args, **kwargs):
         calls.append(args[0].shape)
+        assert args[0].shape[0] == len(kwargs["transformer_options"]["cond_or_uncond"]), "told of the chunks that it is given"
         return function(*args, **kwargs)
 
     model = model.clone()
@@ -413,10 +439,10 @@ def test_without_guidance(checkpoint, appearance, draw):
     assert rel(draw(model, cfg=0.5), draw(model, cfg=1.0)) > 0.01
 
 
-def sample_advanced(model, guider):
+def sample_advanced(model, guider, latent=None):
     return run(
         "SamplerCustomAdvanced", noise=run("DisableNoise"), guider=guider, sampler=run("KSamplerSelect", sampler_name="euler"),
-        sigmas=run("Parts2WholeSigmas", model=model, steps=2, denoise=1.0), latent_image=noise(),
+        sigmas=run("Parts2WholeSigmas", model=model, steps=2, denoise=1.0), latent_image=latent or noise(),
     )[0]["samples"]
 
 
@@ -433,56 +459,74 @@ def test_perp_neg_as_a_guider_and_as_a_patch(checkpoint, appearance, draw):
     assert rel(result, draw(run("PerpNeg", model=checkpoint.model, empty_conditioning=empty, neg_scale=1.0), cfg=3.0)) > 0.01
 
 
+class CountingWindows(IndexListContextHandler):
+    """Core's context windows, which only run where the latent is longer than a window."""
+
+    def __init__(self, length: int, dim: int, **options):
+        super().__init__(
+            context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
+            fuse_method=get_matching_fuse_method(ContextFuseMethods.FLAT), context_length=length, context_overlap=0,
+            context_stride=1, closed_loop=False, dim=dim, freenoise=False, **options,
+        )
+        self.calls = 0
+
+    def execute(self, *args, **kwargs):
+        self.calls += 1
+        return super().execute(*args, **kwargs)
+
+
 @pytest.mark.parametrize("guider_node", ["CFGGuider", "DualCFGGuider"])
-@pytest.mark.parametrize("dim", [0, 2])
-def test_context_windows(checkpoint, everything, guider_node, dim):
-    """One window over all of the latent is the same as none, and the conditionings keep their roles though they are copied."""
+def test_context_windows_over_a_batch(checkpoint, appearance, parts, guider_node):
+    """Each latent is as without windows: it keeps its pose, and the conditionings keep their roles though they are copied."""
+    poses = torch.cat([picture("pose").roll(shift, 2) for shift in (0, 40, 80, 120)])
+    model = apply_image_attention(
+        apply_pose(apply_parts(checkpoint.model, appearance), checkpoint.pose_guider, poses), checkpoint, parts
+    )
+
     def guide(model):
         clip = checkpoint.clip
         if guider_node == "CFGGuider":
-            return run("CFGGuider", model=model, positive=text(clip, "a"), negative=text(clip, ""), cfg=3.0)
-        return run(
-            "DualCFGGuider", model=model, cond1=text(clip, "a"), cond2=text(clip, "face"), negative=text(clip, ""),
-            cfg_conds=2.0, cfg_cond2_negative=3.0, style="regular",
-        )
+            guider = run("CFGGuider", model=model, positive=text(clip, "a"), negative=text(clip, ""), cfg=3.0)
+        else:
+            guider = run(
+                "DualCFGGuider", model=model, cond1=text(clip, "a"), cond2=text(clip, "face"), negative=text(clip, ""),
+                cfg_conds=2.0, cfg_cond2_negative=3.0, style="regular",
+            )
+        return sample_advanced(model, guider, noise(batch=4))
 
-    from comfy.context_windows import (
-        ContextFuseMethods,
-        ContextSchedules,
-        IndexListContextHandler,
-        get_matching_context_schedule,
-        get_matching_fuse_method,
-    )
-
-    model = everything(checkpoint.model)
-    plain = sample_advanced(model, guide(model))
     windowed = model.clone()
-    windowed.model_options["context_handler"] = IndexListContextHandler(
-        context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
-        fuse_method=get_matching_fuse_method(ContextFuseMethods.FLAT), context_length=24, context_overlap=4, context_stride=1,
-        closed_loop=False, dim=dim, freenoise=False,
-    )
-    assert rel(sample_advanced(windowed, guide(windowed)), plain) < 1e-5
+    windowed.model_options["context_handler"] = handler = CountingWindows(2, dim=0)
+    assert rel(guide(windowed), guide(model)) < 1e-5
+    assert handler.calls == 2
 
 
-def test_context_windows_over_a_batch_keep_each_latents_pose(checkpoint, draw):
-    from comfy.context_windows import (
-        ContextFuseMethods,
-        ContextSchedules,
-        IndexListContextHandler,
-        get_matching_context_schedule,
-        get_matching_fuse_method,
+def test_context_windows_over_the_height_cut_the_pose(checkpoint, draw):
+    seen = []
+    whole = apply_pose(checkpoint.model, checkpoint.pose_guider)
+    whole.set_model_input_block_patch_after_skip(
+        lambda h, options: seen.append(h) or h if options["block"] == ("input", 0) else h
     )
+    windowed = whole.clone()
+    windowed.model_options["context_handler"] = CountingWindows(12, dim=2, causal_window_fix=False)
+    draw(whole, steps=1, cfg=1.0)
+    draw(windowed, steps=1, cfg=1.0)
+    first, *windows = seen
+    assert [window.shape[2:] for window in windows] == [(12, 16), (12, 16)]
+    for i, window in enumerate(windows):  # but for the border, where the latent's convolution sees padding
+        assert rel(window[:, :, 1:-1], first[:, :, 12 * i + 1:12 * i + 11]) < 1e-5
 
-    poses = torch.cat([picture("pose").roll(shift, 2) for shift in (0, 40, 80, 120)])
-    model = apply_pose(checkpoint.model, checkpoint.pose_guider, poses)
-    plain = draw(model, latent=noise(batch=4))
-    model.model_options["context_handler"] = IndexListContextHandler(
-        context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
-        fuse_method=get_matching_fuse_method(ContextFuseMethods.FLAT), context_length=2, context_overlap=0, context_stride=1,
-        closed_loop=False, dim=0, freenoise=False,
-    )
-    assert rel(draw(model, latent=noise(batch=4)), plain) < 1e-5
+
+def test_conditionings_that_a_node_makes_while_sampling(checkpoint, appearance, draw):
+    """They carry no mark: the first of several is the positive one, as everywhere in the host."""
+    model = apply_parts(checkpoint.model, appearance).clone()
+
+    def calculate(args):
+        fresh = [[{key: value for key, value in c.items() if key != "parts2whole"} for c in cond] for cond in args["conds"]]
+        return comfy.samplers.calc_cond_batch(args["model"], fresh, args["input"], args["sigma"], args["model_options"])
+
+    expected = draw(model)
+    model.set_model_sampler_calc_cond_batch_function(calculate)
+    assert torch.equal(draw(model), expected)
 
 
 def test_torch_compile(checkpoint, everything, draw):
@@ -536,6 +580,10 @@ def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, mon
     }
     draw(model, steps=5, **conds)
     assert counts == {"join_references": 16, "encode_pose": 1}, "weight hooks that stay the same are no exception"
+
+    counts.update(join_references=0)
+    draw(model, steps=5, positive=conds["positive"])
+    assert counts["join_references"] == 16, "the negative conditioning's weights, without the hook, need no references"
 
 
 def test_only_the_poses_that_are_needed_are_encoded(checkpoint, draw, monkeypatch):

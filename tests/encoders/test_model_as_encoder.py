@@ -126,6 +126,12 @@ def test_an_inpainting_model_is_refused():
         run("Parts2WholeModelAsEncoder", model=model)
 
 
+def test_a_noise_schedule_without_timesteps_is_refused(checkpoint):
+    model = run("ModelSamplingContinuousEDM", model=checkpoint.model, sampling="v_prediction", sigma_max=120.0, sigma_min=0.002)
+    with pytest.raises(ValueError, match=r"noise schedule \(ModelSamplingContinuousEDM\) has no timesteps"):
+        run("Parts2WholeModelAsEncoder", model=model)
+
+
 def test_an_sd15_appearance_is_refused_by_sd2_though_all_layers_are_as_wide(checkpoint):
     sd15 = random_unet("SD15", **CONFIGS["SD15"])
     sd20 = random_unet("SD20", **{**CONFIGS["SD20"], "context_dim": 48})
