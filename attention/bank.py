@@ -15,9 +15,6 @@ class BlockAddress(NamedTuple):
     number: int
     index: int
 
-    def __str__(self):
-        return f"{self.name} {self.number}.{self.index}"
-
 
 class Bank(NamedTuple):
     """norm1 features of one reference at one self-attention layer, inside the mask.

@@ -116,7 +116,7 @@ def _begin_run(executor, *args, **kwargs):
 
 
 def _mark_conditionings(executor, guider, *args, **kwargs):
-    """Writes into every conditioning whether it is the positive one: guiders and nodes put it in any place of a batch."""
+    """Marks the positive conditioning: guiders and nodes put it in any place of a batch."""
     for cond in guider.conds.get("positive") or ():
         cond[KEY] = guider.model_options["transformer_options"][RUN].marked = True
     return executor(guider, *args, **kwargs)

@@ -6,14 +6,11 @@ from typing import NamedTuple
 
 import comfy.clip_vision
 import comfy.diffusers_convert
-import comfy.latent_formats
-import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
-import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import folder_paths

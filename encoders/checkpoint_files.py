@@ -20,6 +20,8 @@ WEIGHT_FILES = (
 )
 # What tells a Parts2Whole folder from any other diffusers folder.
 REFERENCE_UNET = "reference_unet"
+_DOWNLOAD = "Download this part of the checkpoint again, as it is in huanngzh/Parts2Whole."
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def register_folder():
@@ -105,7 +107,7 @@ def read_weights(folder: str, component: str, files: tuple[str, ...] = WEIGHT_FI
     except torch.OutOfMemoryError:
         raise
     except (safetensors.SafetensorError, ValueError, RuntimeError, EOFError, struct.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}). If it is smaller than on the download page: {_DOWNLOAD}") from error
+        raise ValueError(f"{path} cannot be read ({error}). It may be cut short. {_DOWNLOAD}") from error
 
 
 def require_none_missing(missing: list[str], folder: str, component: str):
@@ -114,10 +116,6 @@ def require_none_missing(missing: list[str], folder: str, component: str):
         missing = sorted(missing)
         some = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {_DOWNLOAD}")
-
-
-_DOWNLOAD = "Download this part of the checkpoint again, as it is in huanngzh/Parts2Whole."
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def _roots() -> list[str]:

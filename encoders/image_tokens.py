@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 import torch
+from comfy.model_patcher import ModelPatcher
 
+from ..attention.applied import AppliedImageAttention
 from .label_embedding import LabelledPart
 from .reference_picture import resize_bicubic
 
 MAX_IMAGE_TOKENS = 6
+
+
+def attend_to_images(
+    image_attention: ModelPatcher, clip_vision, parts: tuple[LabelledPart, ...], strength: float
+) -> AppliedImageAttention:
+    """Projects the image tokens of the parts to keys and values of every cross-attention layer.
+
+    image_attention: the patcher of an `attention.image_attention.ImageAttention`
+    raises: ValueError for more than six pictures, and for tokens of another width than the projections take
+    """
+    tokens = image_tokens(clip_vision, parts)
+    expected = image_attention.model.token_channels
+    if tokens.shape[-1] != expected:
+        raise ValueError(
+            f"The CLIP_VISION gives tokens of {tokens.shape[-1]} channels, the image attention expects {expected}. Take both "
+            "from the same Load Parts2Whole node."
+        )
+    comfy.model_management.load_models_gpu([image_attention])
+    keys = image_attention.model(tokens.to(image_attention.load_device))
+    return AppliedImageAttention(keys, expected, strength)
 
 
 def image_tokens(clip_vision, parts: tuple[LabelledPart, ...]) -> torch.Tensor:

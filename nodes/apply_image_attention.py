@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import comfy.model_management
 from comfy_api.latest import io
 
-from ..attention.applied import AppliedImageAttention
 from ..attention.model_patch import apply
-from ..encoders.image_tokens import image_tokens
+from ..encoders.image_tokens import attend_to_images
 from .sockets import CATEGORY, ImageAttentionSocket, PartsSocket
 
 
@@ -33,13 +31,4 @@ class Parts2WholeApplyImageAttention(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, image_attention, clip_vision, parts, strength) -> io.NodeOutput:
-        tokens = image_tokens(clip_vision, parts)
-        expected = image_attention.model.token_channels
-        if tokens.shape[-1] != expected:
-            raise ValueError(
-                f"The CLIP_VISION gives tokens of {tokens.shape[-1]} channels, the image attention expects {expected}. Take "
-                "both from the same Load Parts2Whole node."
-            )
-        comfy.model_management.load_models_gpu([image_attention])
-        keys = image_attention.model(tokens.to(image_attention.load_device))
-        return io.NodeOutput(apply(model, AppliedImageAttention(keys, expected, strength)))
+        return io.NodeOutput(apply(model, attend_to_images(image_attention, clip_vision, parts, strength)))

@@ -4,17 +4,10 @@ import hashlib
 import os
 
 import folder_paths
-import node_helpers
-import numpy as np
-import torch
 from comfy_api.latest import io
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..encoders.reference_picture import make_part
+from ..encoders.part_file import is_from_mask_editor, read_part
 from .sockets import CATEGORY, PartSocket, label_inputs
-
-# The mask editor saves what it painted under this name, with the painted places transparent.
-MASK_EDITOR_PREFIX = "clipspace"
 
 
 class Parts2WholeLoadPart(io.ComfyNode):
@@ -52,23 +45,10 @@ class Parts2WholeLoadPart(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, label, custom_label="", mask_source="auto", mask=None) -> io.NodeOutput:
-        picture = _read_picture(folder_paths.get_annotated_filepath(image))
-        painted = os.path.basename(image).startswith(MASK_EDITOR_PREFIX) or image.startswith(MASK_EDITOR_PREFIX)
+        path = folder_paths.get_annotated_filepath(image)
         if mask_source == "auto":
-            mask_source = "painted" if painted else "alpha"
-        rgb, alpha = picture[..., :3], picture[..., 3:]
-        if mask_source == "painted":
-            if mask is None and not alpha.numel():
-                raise ValueError(
-                    f"{image} has no transparency, so nothing was painted on it. Paint the part in the mask editor (right "
-                    "click on the node, Open in MaskEditor), connect a mask, or set mask_source to 'whole picture'."
-                )
-            # What is painted becomes transparent, but keeps its colours.
-            mask = 1.0 - alpha[..., 0] if mask is None else mask
-            picture = rgb
-        elif mask_source == "whole picture" and mask is None:
-            mask = torch.ones(picture.shape[:3])
-        return io.NodeOutput(make_part(custom_label.strip() or label, picture, mask))
+            mask_source = "painted" if is_from_mask_editor(image) else "alpha"
+        return io.NodeOutput(read_part(path, custom_label.strip() or label, mask_source, mask))
 
     @classmethod
     def fingerprint_inputs(cls, image, **kwargs):
@@ -83,17 +63,3 @@ class Parts2WholeLoadPart(io.ComfyNode):
         if image is not None and not folder_paths.exists_annotated_filepath(image):
             return f"Invalid image file: {image}. Upload it, or put it into ComfyUI's input folder."
         return True
-
-
-def _read_picture(path: str) -> torch.Tensor:
-    """[1, H, W, 3 or 4] in 0..1"""
-    try:
-        picture = node_helpers.pillow(Image.open, path)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture, or it is damaged. Upload it again.") from None
-    picture = node_helpers.pillow(ImageOps.exif_transpose, picture)
-    transparent = "A" in picture.getbands() or "transparency" in picture.info
-    if picture.mode.startswith("I"):  # 16 bits
-        picture = picture.point(lambda value: value / 256)
-    pixels = np.array(picture.convert("RGBA" if transparent else "RGB"))
-    return torch.from_numpy(pixels.astype(np.float32) / 255.0)[None]

@@ -76,3 +76,39 @@ def checkpoint(folders):
 
     with torch.inference_mode():
         return Checkpoint(*run("Parts2WholeLoader", checkpoint="tiny"))
+
+
+@pytest.fixture(scope="session")
+def appearance(checkpoint):
+    """Three references, encoded."""
+    from workbench import encode, golden_parts
+
+    with torch.inference_mode():
+        return encode(checkpoint, golden_parts(checkpoint.clip, 3))
+
+
+@pytest.fixture(scope="session")
+def parts(checkpoint):
+    """Three references, labelled."""
+    from workbench import golden_parts
+
+    with torch.inference_mode():
+        return golden_parts(checkpoint.clip, 3)
+
+
+@pytest.fixture
+def everything(checkpoint, appearance, parts):
+    """A function that applies parts, pose and image attention to a MODEL."""
+    from workbench import apply_image_attention, apply_parts, apply_pose
+
+    return lambda model: apply_image_attention(
+        apply_pose(apply_parts(model, appearance), checkpoint.pose_guider), checkpoint, parts
+    )
+
+
+@pytest.fixture
+def draw(checkpoint):
+    """A function that samples a MODEL: the final latents."""
+    from workbench import sample
+
+    return lambda model, **options: sample(model, checkpoint.clip, **options)

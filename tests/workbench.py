@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sd
 import comfy.supported_models
 import nodes as host_nodes
 import numpy as np
@@ -119,3 +120,21 @@ def random_unet(architecture: str, **unet_config) -> comfy.model_patcher.ModelPa
             parameter.data = torch.full(parameter.shape, float(name.endswith("weight")))
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def lora(model, scale=0.3):
+    """A random LoRA on every attn1 and attn2 projection, through the host's loader."""
+    weights = {}
+    for name, weight in model.model.diffusion_model.state_dict().items():
+        if name.endswith(("to_k.weight", "to_v.weight", "to_q.weight")):
+            key = "diffusion_model." + name.removesuffix(".weight")
+            generator = torch.Generator().manual_seed(len(weights))
+            weights[f"{key}.lora_up.weight"] = torch.randn(weight.shape[0], 4, generator=generator) * scale
+            weights[f"{key}.lora_down.weight"] = torch.randn(4, weight.shape[1], generator=generator) * scale
+    return weights
+
+
+def with_lora(model, strength=1.0):
+    patched, _ = comfy.sd.load_lora_for_models(model, None, lora(model), strength, 0.0)
+    assert len(patched.patches) == 96
+    return patched

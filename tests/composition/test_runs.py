@@ -1,0 +1,125 @@
+"""What is computed in a run, on which copy of a model, and what is left of it after an error."""
+
+import comfy.controlnet
+import comfy.hooks
+import comfy.samplers
+import comfy.sd
+import comfy.utils
+import pytest
+import torch
+from comfy.model_management import InterruptProcessingException
+from workbench import (
+    apply_pose,
+    encode,
+    lora,
+    noise,
+    picture,
+    rel,
+    run,
+    text,
+)
+
+
+def test_torch_compile(checkpoint, everything, draw):
+    """Through the host's own wrapper; the eager backend compiles graphs and guards without generating code."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    torch._dynamo.reset()
+    model = everything(checkpoint.model)
+    compiled = model.clone()
+    set_torch_compile_wrapper(model=compiled, backend="eager")
+    assert rel(draw(compiled), draw(model)) < 1e-5
+
+
+def test_a_copy_for_another_device(checkpoint, everything, draw):
+    """What the host does for several GPUs, here with a second copy on the CPU: every component knows how to load itself."""
+    model = everything(checkpoint.model)
+    copy = model.deepclone_multigpu(new_load_device=torch.device("cpu"))
+    assert copy.model is not model.model
+    assert torch.equal(draw(copy), draw(model))
+
+
+def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, monkeypatch):
+    import sys
+
+    patch = sys.modules["parts2whole.attention.model_patch"]
+    counts = {"join_references": 0, "encode_pose": 0}
+
+    def count(name):
+        original = getattr(patch, name)
+
+        def counted(*args):
+            counts[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(patch, name, counted)
+
+    count("join_references")
+    count("encode_pose")
+    model = everything(checkpoint.model)
+    draw(model, steps=5)
+    assert counts == {"join_references": 16, "encode_pose": 1}, "one set of keys for each of 16 layers, one pose"
+    draw(model, steps=5)
+    assert counts == {"join_references": 32, "encode_pose": 2}, "and again in the next run: nothing outlives one"
+
+    counts.update(join_references=0, encode_pose=0)
+    hooks = comfy.hooks.create_hook_lora(lora(model), 1.0, 0.0)
+    conds = {
+        name: run("ConditioningSetProperties", cond_NEW=text(checkpoint.clip, prompt), strength=1.0, set_cond_area="default",
+                  hooks=hooks)
+        for name, prompt in (("positive", "a person"), ("negative", ""))
+    }
+    draw(model, steps=5, **conds)
+    assert counts == {"join_references": 16, "encode_pose": 1}, "weight hooks that stay the same are no exception"
+
+    counts.update(join_references=0)
+    draw(model, steps=5, positive=conds["positive"])
+    assert counts["join_references"] == 16, "the negative conditioning's weights, without the hook, need no references"
+
+
+def test_only_the_poses_that_are_needed_are_encoded(checkpoint, draw, monkeypatch):
+    import sys
+
+    patch = sys.modules["parts2whole.attention.model_patch"]
+    encoded = []
+    original = patch.encode_pose
+    monkeypatch.setattr(patch, "encode_pose", lambda *args: encoded.append(len(args[1])) or original(*args))
+    draw(apply_pose(checkpoint.model, checkpoint.pose_guider, picture("pose").expand(8, -1, -1, -1)), latent=noise(batch=2))
+    assert sum(encoded) == 2
+
+
+def test_chained_poses_load_the_guider_once(checkpoint, draw):
+    twice = apply_pose(apply_pose(checkpoint.model, checkpoint.pose_guider, strength=0.5), checkpoint.pose_guider, strength=0.5)
+    assert len(twice.get_additional_models()) == 1
+    assert rel(draw(twice), draw(apply_pose(checkpoint.model, checkpoint.pose_guider))) < 1e-5
+
+
+
+@pytest.mark.parametrize("error", [InterruptProcessingException, RuntimeError])
+def test_running_again_after_an_error_in_mid_sampling_gives_the_same_bytes(checkpoint, everything, draw, error):
+    model = everything(checkpoint.model)
+    expected, plain = draw(model), draw(checkpoint.model)
+    calls = []
+
+    def fail(args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error()
+        return args["denoised"]
+
+    failing = model.clone()
+    failing.set_model_sampler_post_cfg_function(fail)
+    with pytest.raises(error):
+        draw(failing)
+    assert torch.equal(draw(model), expected)
+    assert torch.equal(draw(checkpoint.model), plain)
+
+
+def test_an_interrupted_encoding_can_be_repeated(checkpoint, parts, appearance):
+    import comfy.model_management
+
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(InterruptProcessingException):
+        encode(checkpoint, parts)
+    again = encode(checkpoint, parts)
+    assert torch.equal(again.references[0].banks[("middle", 0, 0)].tokens, appearance.references[0].banks[("middle", 0, 0)].tokens)
