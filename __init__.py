@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .encoders.checkpoint_files import register_folder
+from .encoders.example_pictures import copy_example_pictures
 from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
 from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
@@ -21,6 +22,7 @@ WEB_DIRECTORY = "./web"
 class Parts2WholeExtension(ComfyExtension):
     async def on_load(self):
         register_folder()
+        copy_example_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -22,7 +22,7 @@ from ..attention.unet_blocks import diffusers_block_names
 from .appearance_encoder import AppearanceEncoder
 from .checkpoint_files import REFERENCE_UNET, WEIGHT_FILES, read_config, read_weights, require_complete, require_none_missing
 from .checkpoint_unet import load_appearance_encoder, load_model, unet_config
-from .pose_guider import PoseGuider
+from .pose_network import PoseNetwork
 
 IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
 COMPONENTS = ("unet", REFERENCE_UNET, "vae", "text_encoder", "image_encoder", "pose_guider")
@@ -136,7 +136,7 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
 def load_pose_guider(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
     """The pose guider, in float32: it is small."""
     config = read_config(folder, "pose_guider")
-    guider = PoseGuider(
+    guider = PoseNetwork(
         config.get("conditioning_channels", 3),
         config["block_out_channels"],
         config["conditioning_embedding_channels"],

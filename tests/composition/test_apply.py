@@ -5,7 +5,7 @@ import comfy.ops
 import pytest
 import torch
 from parts2whole.attention.image_attention import ImageAttention
-from parts2whole.encoders.pose_guider import PoseGuider
+from parts2whole.encoders.pose_network import PoseNetwork
 from workbench import apply_image_attention, apply_parts, apply_pose, encode, picture, rel, run
 
 
@@ -119,6 +119,6 @@ def test_image_attention_and_pose_guider_of_another_checkpoint_are_refused(check
     with pytest.raises(ValueError, match="The image attention was made for a U-Net with 1 transformer blocks"):
         apply_image_attention(checkpoint.model, checkpoint._replace(image_attention=other), parts)
 
-    other = patcher(PoseGuider(3, [16, 32, 96, 256], 320, comfy.ops.manual_cast))
+    other = patcher(PoseNetwork(3, [16, 32, 96, 256], 320, comfy.ops.manual_cast))
     with pytest.raises(ValueError, match="The pose guider was made for a U-Net of width 320, the MODEL has 32"):
         apply_pose(checkpoint.model, other)

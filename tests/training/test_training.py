@@ -1,0 +1,229 @@
+"""The training code on a toy: it learns what it should see, resumes to the same result, and saves what the nodes load."""
+
+import copy
+import json
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from workbench import run
+
+from training.config import TrainConfig, VaeConfig, load_config
+from training.dataset import open_dataset
+from training.loop import StepSampler, fit
+from training.networks import Parts2Whole, build_networks, encode_batch, save_networks
+from training.processors import References, token_grids
+from training.train import Encoded, Step, collate
+from training.train_vae import VaeLoss, VaePictures, new_vae, save_vae
+
+CONFIGS = ROOT / "training" / "configs"
+TOKENIZER = ROOT / "tests" / "golden" / "checkpoint" / "tokenizer"
+SMALL = (
+    "data.paper_dolls=6", "data.width=64", "data.height=96", "data.cache_latents=true", "loop.workers=0", "loop.batch_size=2",
+    "loop.save_every=2", "loop.preview_every=100", "loop.log_every=1", "noises=2", "new.unet.block_out_channels=[32,32]",
+    "new.unet.down_block_types=[CrossAttnDownBlock2D,CrossAttnDownBlock2D]",
+    "new.unet.up_block_types=[CrossAttnUpBlock2D,CrossAttnUpBlock2D]", f"new.tokenizer={TOKENIZER}",
+)
+
+
+@pytest.fixture(scope="module")
+def vae_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    config = load_config(VaeConfig, CONFIGS / "paper_doll_vae.yaml", ["data.paper_dolls=4", "data.width=64", "data.height=96"])
+    torch.manual_seed(0)
+    save_vae(new_vae(**{**config.model, "block_out_channels": [32] * 4}), open_dataset(config.data), folder)
+    return folder
+
+
+@pytest.fixture
+def configure(vae_folder, tmp_path):
+    def configure(*settings):
+        return load_config(
+            TrainConfig, CONFIGS / "paper_doll.yaml",
+            [*SMALL, f"pretrained={vae_folder}", f"loop.output={tmp_path / 'run'}", *settings],
+        )
+
+    return configure
+
+
+@pytest.fixture
+def training():
+    """The host runs nodes in inference mode; training needs gradients."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def prepare(config, pictures=2):
+    networks = build_networks(config)
+    encoded = Encoded(open_dataset(config.data), networks, config)
+    return networks, encoded, encode_batch(networks.vae, collate([encoded[i] for i in range(pictures)]))
+
+
+def predict(model, batch, references=True, images=True):
+    """The U-Net's prediction for one noise on each picture."""
+    text = model.embed_text(batch.captions)
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
+    shared = References(
+        model.encode_references(batch.reference_latents, batch.labels), batch.masks, batch.of,
+        token_grids(model.unet, *batch.latents.shape[-2:]),
+    )
+    tokens = model.embed_images(batch.images, batch.of, [not images] * len(batch.of))
+    return model.denoise(noise, torch.tensor(500), text, tokens, model.pose_guider(batch.poses), shared if references else None)
+
+
+def test_the_releases_settings_are_the_defaults():
+    config = load_config(TrainConfig, CONFIGS / "sd15.yaml")
+    assert (config.loop.batch_size, config.loop.learning_rate, config.loop.steps) == (8, 2e-5, 30_000)
+    assert (config.loop.mixed_precision, config.loop.learning_rate_schedule) == ("fp16", "constant")
+    assert (config.data.width, config.data.height, config.noises) == (512, 512, 1)
+    dropout = config.dropout
+    assert (dropout.caption_and_images, dropout.pose, dropout.all_references, dropout.each_reference) == (0.1, 0.2, 0.2, 0.2)
+    assert (dropout.everything, dropout.empty_caption) == (0.0, False)
+    assert not config.train_text_encoder and not config.train_image_encoder
+
+
+def test_the_samples_of_a_step_depend_on_the_step_alone():
+    whole = list(StepSampler(10, seed=1, batch_size=4, process=0, processes=1, first_step=0, steps=6))
+    assert list(StepSampler(10, seed=1, batch_size=4, process=0, processes=1, first_step=3, steps=6)) == whole[3:]
+    assert sorted(sum(whole, [])[:10]) == list(range(10))
+    halves = [list(StepSampler(10, 1, 2, process, 2, 0, 6)) for process in (0, 1)]
+    assert [a + b for a, b in zip(*halves)] == whole
+
+
+def test_every_trained_parameter_gets_a_gradient(configure, training):
+    config = configure("dropout.everything=0", "dropout.all_references=0", "dropout.caption_and_images=0")
+    networks, _, batch = prepare(config)
+    model = Parts2Whole(networks, config)
+    model(batch, torch.Generator().manual_seed(0))["loss"].backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
+    assert all(parameter.grad is None for parameter in networks.vae.parameters())
+
+
+def test_gradient_checkpointing_changes_nothing(configure, training):
+    losses, gradients = [], []
+    for checkpointing in ("false", "true"):
+        config = configure(f"loop.gradient_checkpointing={checkpointing}")
+        networks, _, batch = prepare(config)
+        model = Parts2Whole(networks, config).train()
+        loss = model(batch, torch.Generator().manual_seed(0))["loss"]
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(networks.reference_unet.conv_in.weight.grad)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+def test_shared_attention_is_the_plain_formula(configure):
+    """All tokens of all references times their masks as keys and values, zeros among them."""
+    config = configure()
+    networks, _, batch = prepare(config, pictures=1)
+    model = Parts2Whole(networks, config)
+    seen = predict(model, batch)
+
+    banks = model.encode_references(batch.reference_latents, batch.labels)
+    from attention.reference_mask import token_mask
+
+    class Plain:
+        def __init__(self, layer):
+            self.layer = layer
+
+        def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, references=None,
+                     image_tokens=None):
+            bank = banks[self.layer]
+            grid = token_grids(model.unet, 12, 8)[bank.shape[1]]
+            masked = torch.cat([features * token_mask(mask, grid)[:, None] for features, mask in zip(bank, batch.masks)])
+            keys = torch.cat([hidden_states, masked.expand(len(hidden_states), -1, -1)], 1)
+            q, k, v = (
+                x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+                for x in (attn.to_q(hidden_states), attn.to_k(keys), attn.to_v(keys))
+            )
+            weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+            return attn.to_out[0]((weights @ v).transpose(1, 2).flatten(2))
+
+    model.unet.set_attn_processor({
+        name: Plain(name.removesuffix(".processor")) if "attn1" in name else processor
+        for name, processor in model.unet.attn_processors.items()
+    })
+    expected = predict(model, batch)
+    assert (seen - expected).norm() <= 1e-5 * expected.norm()
+    assert (predict(model, batch, images=False) - expected).norm() > 1e-4 * expected.norm()
+
+
+def test_what_is_dropped_has_no_influence(configure):
+    config = configure("dropout.everything=1")
+    networks, _, batch = prepare(config)
+    model = Parts2Whole(networks, config)
+    other = batch._replace(
+        reference_latents=batch.reference_latents + 1, captions=batch.captions.flip(0), images=batch.images + 1
+    )
+    a, b = (model(x, torch.Generator().manual_seed(0))["loss"].item() for x in (batch, other))
+    assert a == b
+    config = configure("dropout.everything=0", "dropout.all_references=0", "dropout.each_reference=0")
+    model = Parts2Whole(networks, config)
+    a, b = (model(x, torch.Generator().manual_seed(0))["loss"].item() for x in (batch, other))
+    assert a != b
+
+
+def trained(config, tmp_path, steps, name):
+    config = copy.deepcopy(config)
+    config.loop.output = str(tmp_path / name)
+    config.loop.steps = steps
+    config.loop.learning_rate_schedule = "constant"
+    networks, encoded, _ = prepare(config)
+    saved = {}
+
+    def save(module, folder):
+        saved.update(networks=networks)
+        save_networks(networks, folder / "checkpoint", torch.float32)
+
+    fit(Step(networks, config), encoded, collate, config.loop, save, lambda module: {"x": torch.zeros(3, 8, 8)})
+    return tmp_path / name
+
+
+def weights(folder):
+    return {
+        f"{path.parent.name}/{name}": tensor for path in sorted((folder / "checkpoint").rglob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def test_a_resumed_run_ends_the_same(configure, tmp_path, training):
+    config = configure()
+    whole = weights(trained(config, tmp_path, 4, "whole"))
+    trained(config, tmp_path, 2, "parted")
+    resumed = weights(trained(config, tmp_path, 4, "parted"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    begun = weights(trained(config, tmp_path, 2, "begun"))
+    assert any(not torch.equal(whole[name], begun[name]) for name in whole)
+
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [1, 2, 3, 4]
+    assert list((tmp_path / "whole" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_the_vae_learns(training, vae_folder):
+    config = load_config(
+        VaeConfig, CONFIGS / "paper_doll_vae.yaml", ["data.paper_dolls=4", "data.width=64", "data.height=96", "crops=2", "crop=32"]
+    )
+    torch.manual_seed(0)
+    module = VaeLoss(new_vae(**config.model), config)
+    pictures = torch.stack([VaePictures(open_dataset(config.data))[i] for i in range(4)])
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-4)
+    losses = []
+    for step in range(30):
+        loss = module(pictures, torch.Generator().manual_seed(step))["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert json.loads((vae_folder / "vae" / "config.json").read_text())["scaling_factor"] > 0
+
+
+def test_what_is_saved_loads_through_the_node(configure, tmp_path, folders):
+    networks, _, _ = prepare(configure())
+    save_networks(networks, folders / "models" / "parts2whole" / "saved", torch.float32)
+    assert len(run("Parts2WholeLoader", checkpoint="saved")) == 7

@@ -1,0 +1,92 @@
+"""Samples to train on, and the reader of datasets in the format of DeepFashion-MultiModal-Parts2Whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from .config import DataConfig
+
+
+class ReferencePicture(NamedTuple):
+    """A picture (RGB) that shows a part, its label, and a mask (L) of where."""
+
+    label: str
+    image: Image.Image
+    mask: Image.Image
+
+
+class Sample(NamedTuple):
+    """A picture to draw, what says how, and what the person in it wears, seen elsewhere. pose: an IUV picture, or None"""
+
+    target: Image.Image
+    caption: str
+    references: tuple[ReferencePicture, ...]
+    pose: Image.Image | None
+
+
+class PartsDataset:
+    """A folder on disk: a jsonl file of rows, each naming pictures relative to the folder.
+
+    A row: `target`, `caption`, `appearance` {label: picture}, `mask` {label: picture}, `structure` {kind: picture}; where
+    its target_id and reference_id differ, the references show the same things in another picture.
+
+    rows: the jsonl file
+    structure: the kind of pose picture to take, `densepose` or `openpose`
+    raises: ValueError for a row that lacks something, with its line
+    """
+
+    def __init__(self, rows: Path, structure: str = "densepose"):
+        self.folder, self.structure = rows.parent, structure
+        self.rows = []
+        for number, line in enumerate(rows.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            missing = sorted({"target", "caption", "appearance", "mask"} - row.keys())
+            missing += [f"mask of {label}" for label in row.get("appearance", {}) if label not in row.get("mask", {})]
+            if missing:
+                raise ValueError(f"{rows}, line {number}: lacks {', '.join(missing)}.")
+            self.rows.append(row)
+        if not self.rows:
+            raise ValueError(f"{rows} has no rows.")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = self.rows[index]
+        pose = row.get("structure", {}).get(self.structure)
+        return Sample(
+            self._read(row["target"], "RGB"),
+            row["caption"],
+            tuple(
+                ReferencePicture(label, self._read(path, "RGB"), self._read(row["mask"][label], "L"))
+                for label, path in row["appearance"].items()
+            ),
+            pose and self._read(pose, "RGB"),
+        )
+
+    def picture(self, index: int) -> Image.Image:
+        """One picture of a sample: the target of every second, of the others the references in turns."""
+        row = self.rows[index]
+        references = list(row["appearance"].values())
+        return self._read(references[index // 2 % len(references)] if index % 2 and references else row["target"], "RGB")
+
+    def _read(self, path: str, mode: str) -> Image.Image:
+        with Image.open(self.folder / path) as image:
+            return image.convert(mode)
+
+
+def open_dataset(config: DataConfig):
+    """raises: ValueError where the configuration names no data"""
+    if config.rows:
+        return PartsDataset(Path(config.rows), config.structure)
+    if config.paper_dolls:
+        from .paper_dolls import PaperDolls
+
+        return PaperDolls(config.paper_dolls, config.seed, config.width, config.height)
+    raise ValueError("The configuration names no data: set data.rows to a jsonl file, or data.paper_dolls to a number of samples.")

@@ -1,0 +1,37 @@
+"""The real ComfyUI in this process, with the pack loaded as the host loads it. COMFYUI_PATH says where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Host:
+    """models: one more folder to look for checkpoints in"""
+
+    def __init__(self, models: Path | None = None):
+        path = Path(os.environ["COMFYUI_PATH"])
+        sys.path.insert(0, str(path))
+        import comfy.cli_args
+        import torch
+
+        comfy.cli_args.args.cpu = not torch.cuda.is_available()
+        import folder_paths
+        import nodes
+
+        self.nodes = nodes
+        for folder, parent in ((ROOT, "custom_nodes"), (path / "comfy_extras" / "nodes_custom_sampler.py", "comfy_extras")):
+            if not asyncio.run(nodes.load_custom_node(str(folder), module_parent=parent)):
+                raise RuntimeError(f"ComfyUI could not load {folder}.")
+        if models:
+            folder_paths.add_model_folder_path("parts2whole", str(models.resolve()))
+
+    def call(self, name: str, **inputs) -> tuple:
+        """Runs a node and returns its outputs."""
+        node = self.nodes.NODE_CLASS_MAPPINGS[name]
+        outputs = node.execute(**inputs) if hasattr(node, "execute") else getattr(node(), node.FUNCTION)(**inputs)
+        return tuple(getattr(outputs, "result", outputs))

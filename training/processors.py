@@ -1,0 +1,160 @@
+"""The method inside diffusers' U-Nets, as attention processors. The maths is the pack's own, from `attention/`.
+
+All that belongs to one forward pass comes in by cross_attention_kwargs; the processors keep no state.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+
+from attention.bank import select_tokens
+from attention.reference_mask import token_mask
+from attention.shared_attention import join_references, shared_attention
+
+Banks = dict[str, torch.Tensor]
+
+
+class References(NamedTuple):
+    """What the reference U-Net kept of all references of a batch, and whom they belong to.
+
+    banks: norm1 features by layer, each [R, T, C]
+    masks: [R, H, W] in 0..1
+    of: for each picture to draw, the numbers of its references
+    grids: (h, w) of the tokens, by their number T
+    """
+
+    banks: Banks
+    masks: torch.Tensor
+    of: tuple[tuple[int, ...], ...]
+    grids: dict[int, tuple[int, int]]
+
+
+class KeepNorm1(AttnProcessor2_0):
+    """attn1 of the reference U-Net: keeps what it is given, which is norm1."""
+
+    def __init__(self, layer: str):
+        super().__init__()
+        self.layer = layer
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, banks=None):
+        banks[self.layer] = hidden_states
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+class TextAttention(AttnProcessor2_0):
+    """attn2 of the reference U-Net."""
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, banks=None):
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+class KeepLastNorm1(nn.Module):
+    """In place of the last attn1 of the reference U-Net, which nothing follows."""
+
+    def __init__(self, layer: str):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden_states, encoder_hidden_states=None, attention_mask=None, banks=None):
+        banks[self.layer] = hidden_states
+        return hidden_states
+
+
+class SharedSelfAttention:
+    """attn1 of the U-Net: each picture's queries attend to its own tokens and to those of its references."""
+
+    def __init__(self, layer: str):
+        self.layer = layer
+
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, references=None, image_tokens=None
+    ):
+        q, k, v = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        out = _attend(q, k, v, attn.heads) if references is None else self._share(attn, q, k, v, references)
+        return attn.to_out[1](attn.to_out[0](out))
+
+    def _share(self, attn, q, k, v, references: References) -> torch.Tensor:
+        bank = references.banks[self.layer]
+        grid = references.grids[bank.shape[1]]
+        selected = [select_tokens(bank[r], token_mask(references.masks[r], grid)) for r in range(bank.shape[0])]
+        lengths = [len(kept.tokens) for kept in selected]
+        tokens = torch.cat([kept.tokens for kept in selected])
+        keys, values = attn.to_k(tokens).split(lengths), attn.to_v(tokens).split(lengths)
+
+        def attend(q, k, v):
+            return _attend(q, k, v, attn.heads)
+
+        out, pictures = [], len(references.of)
+        for own, q_, k_, v_ in zip(references.of, q.chunk(pictures), k.chunk(pictures), v.chunk(pictures)):
+            if own:
+                joined = join_references([(keys[r], values[r], 1.0, selected[r].removed) for r in own])
+                out.append(shared_attention(q_, k_, v_, joined, attn.heads, attend))
+            else:
+                out.append(attend(q_, k_, v_))
+        return torch.cat(out)
+
+
+class DecoupledAttention(nn.Module):
+    """attn2 of the U-Net: attention to the text, and apart from it to the image tokens (section 3.4)."""
+
+    def __init__(self, token_channels: int, channels: int):
+        super().__init__()
+        self.to_k_dc = nn.Linear(token_channels, channels, bias=False)
+        self.to_v_dc = nn.Linear(token_channels, channels, bias=False)
+
+    # diffusers looks for the arguments' names here.
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, references=None, image_tokens=None
+    ):
+        q = attn.to_q(hidden_states)
+        out = _attend(q, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), attn.heads)
+        if image_tokens is not None:
+            out = out + _attend(q, self.to_k_dc(image_tokens), self.to_v_dc(image_tokens), attn.heads)
+        return attn.to_out[1](attn.to_out[0](out))
+
+
+def share_attention(unet: UNet2DConditionModel):
+    """Puts shared self-attention and decoupled cross-attention into a U-Net."""
+    modules = dict(unet.named_modules())
+    processors = {}
+    for name in unet.attn_processors:
+        layer = name.removesuffix(".processor")
+        attn = modules[layer]
+        processors[name] = (
+            SharedSelfAttention(layer) if layer.endswith("attn1") else DecoupledAttention(attn.cross_attention_dim, attn.inner_dim)
+        )
+    unet.set_attn_processor(processors)
+
+
+def keep_norm1(unet: UNet2DConditionModel):
+    """Makes a U-Net the appearance encoder. What comes after its last norm1 is taken out, as in the release."""
+    layers = [name.removesuffix(".processor") for name in unet.attn_processors]
+    unet.set_attn_processor({
+        f"{layer}.processor": KeepNorm1(layer) if layer.endswith("attn1") else TextAttention() for layer in layers
+    })
+    last = [block for block in unet.up_blocks if hasattr(block, "attentions")][-1].attentions[-1]
+    block = last.transformer_blocks[-1]
+    layer = next(name for name, module in unet.named_modules() if module is block.attn1)
+    block.attn1, block.attn2, block.norm2, block.norm3 = KeepLastNorm1(layer), None, None, nn.Identity()
+    block.ff = last.proj_out = unet.conv_out = nn.Identity()
+    unet.conv_norm_out = None
+
+
+def token_grids(unet: UNet2DConditionModel, height: int, width: int) -> dict[int, tuple[int, int]]:
+    """The token grids of a latent of the given size, by their number of tokens: halves, rounded up."""
+    grids = {}
+    for _ in unet.config.block_out_channels:
+        grids[height * width] = (height, width)
+        height, width = -(-height // 2), -(-width // 2)
+    return grids
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

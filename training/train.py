@@ -1,0 +1,138 @@
+"""Trains Parts2Whole: both U-Nets, the pose guider and the image attention.
+
+    accelerate launch -m training.train training/configs/sd15.yaml
+    python -m training.train training/configs/paper_doll.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from .config import TrainConfig, read_config
+from .dataset import ReferencePicture, open_dataset
+from .loop import fit
+from .networks import Batch, Networks, Parts2Whole, build_networks, encode_batch, encode_pictures, save_networks, tokenize
+from .preview import preview_pictures
+
+
+class Encoded(Dataset):
+    """Samples as tensors. What the frozen VAE makes of them is kept in memory where the configuration says so."""
+
+    def __init__(self, samples, networks: Networks, config: TrainConfig):
+        self.samples, self.networks, self.config = samples, networks, config
+        self.kept = []
+        if config.data.cache_latents:
+            vae = networks.vae.to("cuda" if torch.cuda.is_available() else "cpu")
+            items = DataLoader(_Items(self), batch_size=None, num_workers=1, collate_fn=None)
+            for item in tqdm(items, desc="encoding", mininterval=5):
+                pictures = torch.cat([item["picture"][None], item["references"]]).to(vae.device)
+                latents = encode_pictures(vae, pictures).cpu()
+                self.kept.append({**item, "picture": latents[0], "references": latents[1:]})
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.kept[index] if self.kept else self.prepare(index)
+
+    def prepare(self, index: int) -> dict:
+        data = self.config.data
+        width, height = size = data.width, data.height
+        sample = self.samples[index]
+        references = sample.references
+        cut_out = np.random.default_rng([data.seed, index]).random(len(references)) < data.cut_out
+        pictures = [
+            pixels((on_white(reference) if cut else reference.image).resize(size, Image.Resampling.BICUBIC))
+            for reference, cut in zip(references, cut_out)
+        ]
+        masks = [pixels(reference.mask.resize(size, Image.Resampling.BICUBIC)) for reference in references]
+        images = [np.asarray(self.networks.image_processor(reference.image)["pixel_values"][0]) for reference in references]
+        blank = torch.zeros(3, height, width, dtype=torch.uint8)
+        return {
+            "picture": pixels(sample.target.resize(size, Image.Resampling.BICUBIC)),
+            "caption": tokenize(self.networks.tokenizer, [sample.caption])[0],
+            "pose": pixels(sample.pose.resize(size, Image.Resampling.LANCZOS)) if sample.pose else blank,
+            "has_pose": sample.pose is not None,
+            "references": torch.stack(pictures) if pictures else blank[None][:0],
+            "labels": tokenize(self.networks.tokenizer, [reference.label for reference in references])
+            if references else torch.zeros(0, 77, dtype=torch.long),
+            "masks": torch.stack(masks) if masks else blank[:0],
+            "images": torch.tensor(np.array(images), dtype=torch.float16),
+        }
+
+
+class _Items(Dataset):
+    """A dataset's samples before they are encoded, for another process to prepare."""
+
+    def __init__(self, encoded: Encoded):
+        self.encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded.samples)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.encoded.prepare(index)
+
+
+def collate(items: list[dict]) -> Batch:
+    starts = np.cumsum([0, *(len(item["labels"]) for item in items)])
+    return Batch(
+        torch.stack([item["picture"] for item in items]),
+        torch.stack([item["caption"] for item in items]),
+        torch.stack([item["pose"] for item in items]).float() / 255,
+        torch.tensor([item["has_pose"] for item in items]),
+        torch.cat([item["references"] for item in items]),
+        torch.cat([item["labels"] for item in items]),
+        torch.cat([item["masks"] for item in items]).float() / 255,
+        torch.cat([item["images"] for item in items]).float(),
+        tuple(tuple(range(a, b)) for a, b in zip(starts, starts[1:])),
+    )
+
+
+def on_white(reference: ReferencePicture) -> Image.Image:
+    """The part alone."""
+    white = Image.new("RGB", reference.image.size, "white")
+    return Image.composite(reference.image, white, reference.mask.resize(reference.image.size, Image.Resampling.BICUBIC))
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """[3, H, W], or [H, W] for one channel, uint8"""
+    tensor = torch.from_numpy(np.array(image))
+    return tensor.movedim(-1, 0) if tensor.ndim == 3 else tensor
+
+
+class Step(torch.nn.Module):
+    """One training step on a batch of pictures, or of latents where they are cached."""
+
+    def __init__(self, networks: Networks, config: TrainConfig):
+        super().__init__()
+        self.model = Parts2Whole(networks, config)
+        # The VAE is not trained: it is kept out of the module's parameters, and of what is saved for a resume.
+        self.vae = [networks.vae]
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return self.model(encode_batch(self.vae[0].to(self.model.unet.device), batch), generator)
+
+
+def main():
+    config = read_config(TrainConfig, "Trains Parts2Whole.")
+    networks = build_networks(config)
+    dataset = Encoded(open_dataset(config.data), networks, config)
+
+    def save(module: Step, folder: Path):
+        save_networks(networks, folder / "checkpoint", getattr(torch, config.save_dtype))
+
+    def preview(module: Step) -> dict[str, torch.Tensor]:
+        return preview_pictures(module.model, networks.vae, collate([dataset[i] for i in range(4)]))
+
+    fit(Step(networks, config), dataset, collate, config.loop, save, preview)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Trains a small VAE from nothing.
+
+    accelerate launch -m training.train_vae training/configs/paper_doll_vae.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+
+from .config import VaeConfig, read_config
+from .dataset import open_dataset
+from .loop import fit
+
+
+class VaePictures:
+    """One picture of each sample, targets and references alike, kept in memory: [3, H, W] in -1..1."""
+
+    def __init__(self, dataset):
+        self.dataset, self.drawn = dataset, {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index not in self.drawn:
+            self.drawn[index] = np.array(self.dataset.picture(index))
+        return torch.from_numpy(self.drawn[index]).movedim(-1, 0) / 127.5 - 1
+
+
+@torch.no_grad()
+def new_vae(**config) -> AutoencoderKL:
+    """A VAE that begins as a chain of plain averages and copies, which learns colours within a few steps.
+
+    Residual branches and attention begin at zero, and so does all but a little of the latents' noise. The attention
+    stays at zero: this VAE sees its surroundings only, so what it learns on crops holds for pictures of any size.
+    """
+    vae = AutoencoderKL(**config)
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            torch.nn.init.zeros_(module.conv2.weight)
+            torch.nn.init.zeros_(module.conv2.bias)
+        elif isinstance(module, Attention):
+            torch.nn.init.zeros_(module.to_out[0].weight)
+            torch.nn.init.zeros_(module.to_out[0].bias)
+        elif isinstance(module, Downsample2D):
+            torch.nn.init.zeros_(module.conv.weight)
+            torch.nn.init.zeros_(module.conv.bias)
+            for channel in range(module.channels):
+                module.conv.weight[channel, channel, :2, :2] = 0.25
+        elif isinstance(module, Upsample2D):
+            torch.nn.init.dirac_(module.conv.weight)
+            torch.nn.init.zeros_(module.conv.bias)
+    torch.nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], -8.0)
+    return vae
+
+
+class VaeLoss(torch.nn.Module):
+    """Reconstruction of a batch and the divergence of its latents from the standard normal distribution."""
+
+    def __init__(self, vae: AutoencoderKL, config: VaeConfig):
+        super().__init__()
+        self.vae, self.config = vae, config
+        for middle in (vae.encoder.mid_block, vae.decoder.mid_block):
+            for attention in middle.attentions:
+                attention.requires_grad_(False)
+
+    def forward(self, pictures: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        device = next(self.vae.parameters()).device
+        if torch.rand((), generator=generator) < self.config.crop_share:
+            pictures = self._crops(pictures, generator)
+        else:
+            pictures = pictures[:1]
+        pictures = pictures.to(device)
+        posterior = self.vae.encode(pictures).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+        restored = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        absolute = F.l1_loss(restored, pictures)
+        squared = F.mse_loss(restored, pictures)
+        divergence = posterior.kl().mean() / posterior.mean[0].numel()
+        loss = absolute + squared + self.config.kl_weight * divergence
+        return {"loss": loss, "l1": absolute, "mse": squared, "kl": divergence}
+
+    def _crops(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        size, (height, width) = self.config.crop, pictures.shape[-2:]
+        crops = []
+        for i in range(self.config.crops):
+            top, left = (int(torch.randint(room - size + 1, (), generator=generator)) for room in (height, width))
+            crops.append(pictures[i % len(pictures), :, top : top + size, left : left + size])
+        return torch.stack(crops)
+
+
+@torch.no_grad()
+def save_vae(vae: AutoencoderKL, dataset, folder: Path):
+    """Writes the VAE in diffusers' layout. Its scaling factor makes the latents of the dataset have variance 1."""
+    pictures = VaePictures(dataset)
+    latents = [vae.encode(pictures[i][None].to(vae.device)).latent_dist.mean for i in range(min(64, len(pictures)))]
+    scaling_factor = 1 / float(torch.cat(latents).std())
+    vae.register_to_config(scaling_factor=round(scaling_factor, 5))
+    vae.save_pretrained(folder / "vae", safe_serialization=True)
+
+
+def main():
+    config = read_config(VaeConfig, "Trains a small VAE from nothing.")
+    dataset = open_dataset(config.data)
+    torch.manual_seed(config.loop.seed)
+    vae = AutoencoderKL.from_pretrained(config.start) if config.start else new_vae(**config.model)
+    module = VaeLoss(vae, config)
+    held_out = torch.stack([VaePictures(dataset)[i] for i in range(4)])
+
+    def preview(module: VaeLoss) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            shown = held_out.to(module.vae.device)
+            restored = module.vae.decode(module.vae.encode(shown).latent_dist.mean).sample.clamp(-1, 1)
+        rows = [torch.cat(list(pictures.cpu()), -1) for pictures in (shown, restored)]
+        return {"pictures and their reconstructions": torch.cat(rows, -2) / 2 + 0.5}
+
+    def save(module: VaeLoss, folder: Path):
+        save_vae(module.vae, dataset, folder)
+
+    fit(module, VaePictures(dataset), torch.stack, config.loop, save, preview)
+
+
+if __name__ == "__main__":
+    main()
