@@ -20,6 +20,7 @@ class Host:
         import torch
 
         comfy.cli_args.args.cpu = not torch.cuda.is_available()
+        comfy.cli_args.args.use_pytorch_cross_attention = True  # much faster on a CPU, and a GPU's default
         import folder_paths
         import nodes
 
