@@ -1,13 +1,15 @@
 # Every target finds ComfyUI by COMFYUI_PATH, or sets one up in a cache outside this folder: see .ci/host.
 in_host = host=$$(.ci/host $(1)) && eval "$$host" && export COMFYUI_PATH &&
 
+training = diffusers accelerate omegaconf skimage
+
 .PHONY: demo test lint bench full-size evaluate train-paper-doll
 
 demo: ## compose a paper doll from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" .ci/demo.py
 
 test: ## all tests but the slow ones
-	@$(call in_host,pytest) "$$PYTHON" -m pytest -m "not slow"
+	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
 
 lint:
 	@$(call in_host,ruff) "$$PYTHON" -m ruff check .
@@ -19,8 +21,9 @@ full-size: ## the release's size with random weights, at 768x512: needs 20 GB of
 	@$(call in_host) "$$PYTHON" .ci/full_size.py
 
 evaluate: ## what the paper-doll model can do, as a table and a plot; other options by ARGS
-	@$(call in_host,diffusers) "$$PYTHON" -m training.evaluate $(ARGS)
+	@$(call in_host,$(training)) "$$PYTHON" -m training.evaluate $(ARGS)
 
 train-paper-doll: ## train the model in models/paper_doll again: two hours on two cores
-	@$(call in_host,diffusers) "$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml && \
+	@$(call in_host,$(training)) "$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml && \
+	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae_2.yaml && \
 	"$$PYTHON" -m training.train training/configs/paper_doll.yaml

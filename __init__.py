@@ -3,13 +3,13 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .encoders.checkpoint_files import register_folder
-from .encoders.example_pictures import copy_example_pictures
 from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
 from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
 from .nodes.combine_appearances import Parts2WholeCombineAppearances
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
+from .nodes.example_pictures import copy_example_pictures
 from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart

@@ -32,7 +32,7 @@ def register_folder():
 
 
 def list_checkpoints() -> list[str]:
-    """Names of the folders in the release's layout, relative to models/parts2whole or models/diffusers."""
+    """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models."""
     names = set()
     for root in _roots():
         for folder, subfolders, _ in os.walk(root, followlinks=True):
@@ -48,8 +48,8 @@ def checkpoint_folder(name: str) -> str:
         paths = (os.path.join(root, name) for root in _roots())
         return next(path for path in paths if os.path.isdir(os.path.join(path, REFERENCE_UNET)))
     raise FileNotFoundError(
-        f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}. Put the folder there as downloaded from "
-        "huanngzh/Parts2Whole, and refresh the editor."
+        f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}. Put the folder into "
+        f"{os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh the editor."
     )
 
 

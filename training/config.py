@@ -36,6 +36,8 @@ class DropoutConfig:
     pose: float = 0.2
     all_references: float = 0.2
     each_reference: float = 0.2
+    # Whether a single reference that is left out takes its image token with it. The release keeps that.
+    with_images: bool = False
     # Whether a caption that is left out becomes the empty text rather than zeros.
     empty_caption: bool = False
 
@@ -45,11 +47,13 @@ class LoopConfig:
     output: str = MISSING
     seed: int = 0
     steps: int = 30_000
+    # Ends the run before its schedule does.
+    stop_after: int | None = None
     # For each process; one optimizer step takes batch_size * gradient_accumulation * processes samples.
     batch_size: int = 8
     gradient_accumulation: int = 1
     mixed_precision: str = "fp16"  # no, fp16 or bf16
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = True
     learning_rate: float = 2e-5
     learning_rate_schedule: str = "constant"  # of diffusers: constant, constant_with_warmup, cosine, ...
     warmup_steps: int = 0
@@ -94,6 +98,9 @@ class TrainConfig:
     train_image_encoder: bool = False
     # Of the networks that are saved: float32, float16 or bfloat16.
     save_dtype: str = "float32"
+    # Weight of a second loss, for data that knows where in the target each part is: there the target is to look at that
+    # part's reference. The release has none; from nothing it takes very long without.
+    region_loss: float = 0.0
     # Different noises on one target, for which its references are encoded once.
     noises: int = 1
 

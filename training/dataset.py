@@ -20,12 +20,16 @@ class ReferencePicture(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A picture to draw, what says how, and what the person in it wears, seen elsewhere. pose: an IUV picture, or None"""
+    """A picture to draw, what says how, and what the person in it wears, seen elsewhere.
+
+    pose: an IUV picture, or None; regions: where in the target each reference's part is (L), or None where nobody knows
+    """
 
     target: Image.Image
     caption: str
     references: tuple[ReferencePicture, ...]
     pose: Image.Image | None
+    regions: tuple[Image.Image, ...] | None = None
 
 
 class PartsDataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +26,7 @@ class Host:
         import nodes
 
         self.nodes = nodes
+        folder_paths.set_input_directory(tempfile.mkdtemp())  # the pack puts example pictures there
         for folder, parent in ((ROOT, "custom_nodes"), (path / "comfy_extras" / "nodes_custom_sampler.py", "comfy_extras")):
             if not asyncio.run(nodes.load_custom_node(str(folder), module_parent=parent)):
                 raise RuntimeError(f"ComfyUI could not load {folder}.")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
@@ -71,6 +71,8 @@ def fit(
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.gradient_accumulation, log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "tensorboard")),
+        # A batch whose references are all dropped does not use the reference U-Net.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     set_seed(config.seed)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -84,17 +86,18 @@ def fit(
     ema = EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
     accelerator.init_trackers("losses")
 
+    steps = min(config.steps, config.stop_after or config.steps)
     first_step = _resume(accelerator, output / STATE, ema)
     micro_steps = config.gradient_accumulation
     loader = DataLoader(
         dataset,
         batch_sampler=StepSampler(
             len(dataset), config.seed, config.batch_size, accelerator.process_index, accelerator.num_processes,
-            first_step * micro_steps, config.steps * micro_steps,
+            first_step * micro_steps, steps * micro_steps,
         ),
         collate_fn=collate, num_workers=config.workers, persistent_workers=config.workers > 0,
     )
-    progress = tqdm(total=config.steps, initial=first_step, disable=not accelerator.is_local_main_process, mininterval=5)
+    progress = tqdm(total=steps, initial=first_step, disable=not accelerator.is_local_main_process, mininterval=5)
     began, sums, count = time.monotonic(), {}, 0
     for i, batch in enumerate(loader):
         micro_step = first_step * micro_steps + i
@@ -130,17 +133,17 @@ def fit(
                 row = {"step": step, "seconds": round(time.monotonic() - began, 1), **means}
                 with (output / "log.jsonl").open("a") as log:
                     log.write(json.dumps({name: round(value, 6) for name, value in row.items()}) + "\n")
-        last = step == config.steps
+        last = step == steps
         if accelerator.is_main_process and (last or step % config.preview_every == 0):
             with _averaged(ema, trained):
                 for name, picture in preview(accelerator.unwrap_model(module)).items():
                     accelerator.get_tracker("tensorboard").writer.add_image(name, picture, step)
         if last or step % config.save_every == 0:
             accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                with _averaged(ema, trained):
+                    save(accelerator.unwrap_model(module), output)
             _save_state(accelerator, output / STATE, ema, step)
-    if accelerator.is_main_process:
-        with _averaged(ema, trained):
-            save(accelerator.unwrap_model(module), output)
     accelerator.end_training()
 
 
@@ -180,6 +183,9 @@ def _save_state(accelerator: Accelerator, folder: Path, ema: EMAModel | None, st
 
 def _resume(accelerator: Accelerator, folder: Path, ema: EMAModel | None) -> int:
     """The number of steps that were taken already."""
+    new = folder.with_name(folder.name + ".new")
+    if not folder.exists() and (new / STEP_FILE).exists():  # broken off while it took the last one's place
+        folder = new
     if not (folder / STEP_FILE).exists():
         return 0
     accelerator.load_state(str(folder))
@@ -189,4 +195,8 @@ def _resume(accelerator: Accelerator, folder: Path, ema: EMAModel | None) -> int
         ema.shadow_params = [averages[str(i)].to(accelerator.device) for i in range(len(averages))]
         ema.optimization_step = step
     accelerator.print(f"Goes on after step {step}.")
+    log = folder.parent / "log.jsonl"
+    if accelerator.is_main_process and log.exists():  # rows of steps that are taken again
+        rows = [row for row in log.read_text().splitlines() if json.loads(row)["step"] <= step]
+        log.write_text("".join(f"{row}\n" for row in rows))
     return step

@@ -14,6 +14,8 @@ PATTERNED = (UPPER, LOWER, WHOLE)
 SMALLEST_REGION, SMALLEST_PATTERN = 40, 200
 # In Lab: below it a region counts as plain; and above it a pixel is not the background's.
 PLAIN_SPREAD, FIGURE_DISTANCE = 9.0, 12.0
+# The correlation that a pattern must have at least.
+LIKE = 0.5
 MOUTH = (0.75, 0.25, 0.25)
 
 
@@ -38,7 +40,7 @@ def colour_error(image: np.ndarray, region: np.ndarray, colours: np.ndarray) -> 
 
 
 def find_pattern(image: np.ndarray, region: np.ndarray, doll: Doll, view: View) -> str:
-    """Which of PATTERNS a region shows, wherever it begins.
+    """Which of PATTERNS a region shows, wherever it begins, or "none".
 
     Its strongest colour axis is compared with every pattern, moved by eighths of a period.
     """
@@ -63,7 +65,8 @@ def find_pattern(image: np.ndarray, region: np.ndarray, doll: Doll, view: View) 
         amounts -= amounts.mean(1, keepdims=True)
         norms = np.linalg.norm(amounts, axis=1) * np.linalg.norm(signal) + 1e-9
         best[pattern] = float(np.max(np.abs(amounts @ signal) / norms))
-    return max(best, key=best.get)
+    found = max(best, key=best.get)
+    return found if best[found] >= LIKE else "none"
 
 
 def find_figure(image: np.ndarray, background: Background) -> np.ndarray:

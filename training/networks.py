@@ -27,7 +27,7 @@ from .config import TrainConfig
 from .processors import Banks, References, keep_norm1, share_attention, token_grids
 
 MAX_IMAGE_TOKENS = 6
-IMAGE_ATTENTION_FILE = "decoupled_attn.safetensors"
+IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
 
 
 class Batch(NamedTuple):
@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     poses: [B, 3, H, W] in 0..1; has_pose: [B] bool
     reference_latents: [R, 4, H/8, W/8], scaled; labels: [R, 77] token ids; masks: [R, H, W] in 0..1
     images: [R, 3, S, S], as the image encoder takes them; of: for each picture the numbers of its references
+    regions: [R, H/8, W/8] in 0..1, where in its picture each reference's part is to be; [0] where nobody knows
     """
 
     latents: torch.Tensor
@@ -47,6 +48,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     masks: torch.Tensor
     images: torch.Tensor
+    regions: torch.Tensor
     of: tuple[tuple[int, ...], ...]
 
 
@@ -101,16 +103,18 @@ class Parts2Whole(nn.Module):
         left = [r for own in of for r in own]
         place = {r: i for i, r in enumerate(left)}
         references = None
+        looking = []
         if left:
             references = References(
                 self.encode_references(batch.reference_latents[left], batch.labels[left]), batch.masks[left],
                 tuple(tuple(place[r] for r in own) for own in of), token_grids(self.unet, *batch.latents.shape[-2:]),
+                batch.regions[left] if self.config.region_loss else None, looking,
             )
         text = self.embed_text(batch.captions)
         if any(no_caption):
             instead = self.empty_text() if self.empty_tokens is not None else torch.zeros_like(text[:1])
             text = torch.where(torch.tensor(no_caption, device=device)[:, None, None], instead, text)
-        images = self.embed_images(batch.images, batch.of, no_caption)
+        images = self.embed_images(batch.images, of if dropout.with_images else batch.of, no_caption)
         pose = self.pose_guider(batch.poses)
         pose = pose * (batch.has_pose & ~torch.tensor(no_pose, device=device))[:, None, None, None]
 
@@ -125,7 +129,12 @@ class Parts2Whole(nn.Module):
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
         prediction = self.denoise(noisy, timesteps, text, images, pose, references)
-        return {"loss": F.mse_loss(prediction.float(), target.float())}
+        losses = {"noise": F.mse_loss(prediction.float(), target.float())}
+        losses["loss"] = losses["noise"]
+        if self.config.region_loss:
+            losses["region"] = torch.stack(looking).mean() if looking else torch.zeros((), device=device)
+            losses["loss"] = losses["noise"] + self.config.region_loss * losses["region"]
+        return losses
 
     def denoise(
         self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, images: torch.Tensor | None,
@@ -197,8 +206,9 @@ def build_networks(config: TrainConfig) -> Networks:
         size = new["image_encoder"]["image_size"]
         image_processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     else:
-        image_encoder = CLIPVisionModelWithProjection.from_pretrained(images, subfolder="image_encoder")
-        image_processor = CLIPImageProcessor.from_pretrained(images, subfolder="feature_extractor")
+        inside = (images / "image_encoder").is_dir()
+        image_encoder = CLIPVisionModelWithProjection.from_pretrained(images, subfolder="image_encoder" if inside else "")
+        image_processor = CLIPImageProcessor.from_pretrained(images, subfolder="feature_extractor" if inside else "")
 
     unet = UNet2DConditionModel(**new["unet"]) if "unet" in new else load(UNet2DConditionModel, "unet")
     reference_unet = copy.deepcopy(unet)
@@ -209,6 +219,8 @@ def build_networks(config: TrainConfig) -> Networks:
         "_class_name": "PoseGuider", "conditioning_channels": 3, "conditioning_embedding_channels": width,
         "block_out_channels": list(new.get("pose_guider", {}).get("block_out_channels", (16, 32, 96, 256))),
     }
+    if (folder / "pose_guider").is_dir():
+        pose_config = json.loads((folder / "pose_guider" / "config.json").read_text())
     pose_guider = PoseNetwork(3, pose_config["block_out_channels"], width)
     with torch.no_grad():
         pose_guider.conv_in.weight[:, 2] *= 255 / 24  # blue is the part index 0..24, of 255: as large as the others
@@ -218,16 +230,22 @@ def build_networks(config: TrainConfig) -> Networks:
     if config.loop.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         reference_unet.enable_gradient_checkpointing()
-    return Networks(
-        unet, reference_unet, pose_guider, pose_config, vae, text_encoder, tokenizer, image_encoder, image_processor, scheduler
+    # Whatever the files' precision: mixed precision is accelerate's matter.
+    networks = Networks(
+        unet.float(), reference_unet.float(), pose_guider, pose_config, vae.float(), text_encoder.float(), tokenizer,
+        image_encoder.float(), image_processor, scheduler,
     )
+    if (folder / "reference_unet").is_dir():
+        load_trained(networks, folder)
+    return networks
 
 
 @torch.no_grad()
 def encode_pictures(vae, pictures: torch.Tensor) -> torch.Tensor:
     """The mean of the posterior, scaled. [B, 3, H, W] uint8 -> [B, 4, H/8, W/8]"""
-    pictures = pictures.to(vae.dtype) / 127.5 - 1
-    return vae.encode(pictures).latent_dist.mean * vae.config.scaling_factor
+    latents = [vae.encode(part.to(vae.dtype) / 127.5 - 1).latent_dist.mean for part in pictures.split(8)]
+    # In single precision, also under autocast: the noise schedule takes the latents' precision.
+    return torch.cat(latents).float() * vae.config.scaling_factor
 
 
 def encode_batch(vae: AutoencoderKL, batch: Batch) -> Batch:
@@ -250,28 +268,41 @@ def save_networks(networks: Networks, folder: Path, dtype: torch.dtype):
     for name in ("unet", "reference_unet", "vae", "text_encoder", "image_encoder"):
         network = getattr(networks, name)
         network.save_config(folder / name) if hasattr(network, "save_config") else network.config.save_pretrained(folder / name)
+        _forget_origin(folder / name / "config.json")
         weights = {key: value for key, value in network.state_dict().items() if ".processor." not in key}
         file = "model.safetensors" if name.endswith("encoder") else "diffusion_pytorch_model.safetensors"
         if name == "text_encoder":  # the release's names, which differ from those of newer transformers
             weights = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in weights.items()}
         _save(weights, folder / name / file, dtype)
     networks.tokenizer.save_pretrained(folder / "tokenizer")
+    networks.tokenizer.save_vocabulary(str(folder / "tokenizer"))  # newer transformers leave these files out
     networks.image_processor.save_pretrained(folder / "feature_extractor")
     networks.scheduler.save_pretrained(folder / "scheduler")
     _save(networks.pose_guider.state_dict(), folder / "pose_guider" / "diffusion_pytorch_model.safetensors", dtype)
     (folder / "pose_guider" / "config.json").write_text(json.dumps(networks.pose_config, indent=2) + "\n")
     image_attention = {key: value for key, value in networks.unet.state_dict().items() if ".processor." in key}
-    _save(image_attention, folder / IMAGE_ATTENTION_FILE, dtype)
+    _save(image_attention, folder / IMAGE_ATTENTION_FILES[0], dtype)
     index = {
-        "_class_name": "Parts2WholePipeline",
+        "_class_name": "Refs2ImagePipeline",
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
         "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-        "pose_guider": ["pose_guider", "PoseGuider"], "reference_unet": ["diffusers", "UNet2DConditionModel"],
-        "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+        "pose_guider": ["parts2whole.models.pose_guider", "PoseGuider"],
+        "reference_unet": ["parts2whole.models.reference_unet", "ReferenceUNet2DConditionModel"],
+        "requires_safety_checker": False,
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["parts2whole.models.unet_2d_condition", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _forget_origin(config: Path):
+    """Takes the path out that a network was loaded from."""
+    told = json.loads(config.read_text())
+    told.pop("_name_or_path", None)
+    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
 def _save(weights: dict[str, torch.Tensor], path: Path, dtype: torch.dtype):
@@ -284,16 +315,16 @@ def _save(weights: dict[str, torch.Tensor], path: Path, dtype: torch.dtype):
 
 
 def load_trained(networks: Networks, folder: Path):
-    """Puts the weights of a folder that `save_networks` wrote, or of the release, into networks built for it.
+    """Puts the weights of a trained checkpoint, ours or the release, into networks built for it.
 
     raises: RuntimeError for weights that are missing or of another shape
     """
     for name in ("unet", "reference_unet", "pose_guider", "text_encoder", "image_encoder"):
         network = getattr(networks, name)
-        (path,) = (folder / name).glob("*.safetensors")
-        weights = load_file(path)
-        if name == "unet":
-            weights |= load_file(folder / IMAGE_ATTENTION_FILE)
+        path = sorted((folder / name).glob("*.safetensors"))[0]
+        weights = {key: value for key, value in load_file(path).items() if not key.endswith("position_ids")}
+        if name == "unet":  # the release's .pth is a safetensors file too
+            weights |= load_file(next(folder / file for file in IMAGE_ATTENTION_FILES if (folder / file).is_file()))
         if name == "text_encoder" and not any(key.startswith("text_model.") for key in network.state_dict()):
             weights = {key.removeprefix("text_model."): value for key, value in weights.items()}
         missing, unexpected = network.load_state_dict(weights, strict=False)

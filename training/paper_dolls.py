@@ -72,7 +72,7 @@ class Pair:
             # A coat may hide what is to be seen.
             if drawing.regions[label].sum() > 0.01 * self.view.width * self.view.height:
                 return ReferencePicture(
-                    label, Image.fromarray(drawing.image), Image.fromarray((drawing.regions[label] * 255).round().astype(np.uint8))
+                    label, Image.fromarray(drawing.image), _mask(drawing.regions[label])
                 )
 
     def _closer(self, rng: np.random.Generator, doll: Doll, label: str) -> View:
@@ -106,11 +106,13 @@ class PaperDolls:
         if not 0 <= index < self.count:
             raise IndexError(index)
         pair = Pair(self.seed, index, self.width, self.height)
+        drawing = pair.drawing
         return Sample(
-            Image.fromarray(pair.drawing.image),
+            Image.fromarray(drawing.image),
             pair.doll.caption,
             tuple(pair.reference(label) for label in pair.doll.wears),
             Image.fromarray(pair.pose),
+            tuple(_mask(drawing.regions[label]) for label in pair.doll.wears),
         )
 
     def picture(self, index: int) -> Image.Image:
@@ -141,6 +143,10 @@ def write(dataset: PaperDolls, folder: Path):
                 _save(reference.image, folder / row["appearance"][reference.label])
                 _save(reference.mask, folder / row["mask"][reference.label])
             rows.write(json.dumps(row) + "\n")
+
+
+def _mask(region: np.ndarray) -> Image.Image:
+    return Image.fromarray((region * 255).round().astype(np.uint8))
 
 
 def _save(image: Image.Image, path: Path):

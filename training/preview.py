@@ -10,7 +10,7 @@ from .processors import References, token_grids
 
 @torch.no_grad()
 def sample_latents(model: Parts2Whole, batch: Batch, noise: torch.Tensor, steps: int, guidance: float) -> torch.Tensor:
-    """DDIM with classifier-free guidance, as the release samples.
+    """DDIM with classifier-free guidance, against what captions are left out for in training.
 
     batch: with scaled latents, of which only the number counts
     noise: [B, 4, h, w]; returns: the same shape

@@ -5,6 +5,7 @@ All that belongs to one forward pass comes in by cross_attention_kwargs; the pro
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,10 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from attention.bank import select_tokens
 from attention.reference_mask import token_mask
-from attention.shared_attention import join_references, shared_attention
+from attention.shared_attention import ReferenceKeys, join_references, shared_attention
 
 Banks = dict[str, torch.Tensor]
+LOOK = 0.6
 
 
 class References(NamedTuple):
@@ -27,12 +29,15 @@ class References(NamedTuple):
     masks: [R, H, W] in 0..1
     of: for each picture to draw, the numbers of its references
     grids: (h, w) of the tokens, by their number T
+    regions: [R, h, w] in 0..1, where the part of each reference is to be, and a list that takes a loss of each layer; or None
     """
 
     banks: Banks
     masks: torch.Tensor
     of: tuple[tuple[int, ...], ...]
     grids: dict[int, tuple[int, int]]
+    regions: torch.Tensor | None = None
+    looking: list[torch.Tensor] | None = None
 
 
 class KeepNorm1(AttnProcessor2_0):
@@ -95,18 +100,43 @@ class SharedSelfAttention:
             if own:
                 joined = join_references([(keys[r], values[r], 1.0, selected[r].removed) for r in own])
                 out.append(shared_attention(q_, k_, v_, joined, attn.heads, attend))
+                if references.regions is not None:
+                    counts = [lengths[r] for r in own]
+                    regions = F.adaptive_avg_pool2d(references.regions[list(own)], grid).flatten(1)
+                    references.looking.append(looking_loss(q_[-1], k_[-1], joined, counts, regions, attn.heads))
             else:
                 out.append(attend(q_, k_, v_))
         return torch.cat(out)
 
 
+def looking_loss(
+    q: torch.Tensor, k: torch.Tensor, references: ReferenceKeys, counts: list[int], regions: torch.Tensor, heads: int
+) -> torch.Tensor:
+    """Cross-entropy of how much each target token attends to each reference from how much it should.
+
+    q, k: [T, C], the target's own; counts: of the keys of each reference, of which `references` begins
+    regions: [R, T] in 0..1: where it is 1, LOOK of the attention, over all heads, should be the reference's; the rest is
+        the target's own
+    """
+    bias = references.k.new_zeros(len(references.k)) if references.bias is None else references.bias
+    q, own, other = (x.unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, k, references.k))
+    logits = torch.cat([q @ own.transpose(1, 2), q @ other.transpose(1, 2)], -1) / q.shape[-1] ** 0.5
+    logits[..., len(k):] += bias
+    weights = logits.softmax(-1).mean(0)[:, len(k):]
+    seen = torch.stack([part.sum(-1) for part in weights[:, : sum(counts)].split(counts, -1)])
+    seen = torch.cat([seen, 1 - seen.sum(0, keepdim=True)]).clamp(min=1e-4)
+    asked = LOOK * regions
+    asked = torch.cat([asked, 1 - asked.sum(0, keepdim=True)])
+    return -(asked * seen.log()).sum(0).mean()
+
+
 class DecoupledAttention(nn.Module):
     """attn2 of the U-Net: attention to the text, and apart from it to the image tokens (section 3.4)."""
 
-    def __init__(self, token_channels: int, channels: int):
+    def __init__(self, to_k: nn.Linear, to_v: nn.Linear):
         super().__init__()
-        self.to_k_dc = nn.Linear(token_channels, channels, bias=False)
-        self.to_v_dc = nn.Linear(token_channels, channels, bias=False)
+        # As in the release, image tokens are first read as text is.
+        self.to_k_dc, self.to_v_dc = copy.deepcopy(to_k), copy.deepcopy(to_v)
 
     # diffusers looks for the arguments' names here.
     def __call__(
@@ -127,7 +157,7 @@ def share_attention(unet: UNet2DConditionModel):
         layer = name.removesuffix(".processor")
         attn = modules[layer]
         processors[name] = (
-            SharedSelfAttention(layer) if layer.endswith("attn1") else DecoupledAttention(attn.cross_attention_dim, attn.inner_dim)
+            SharedSelfAttention(layer) if layer.endswith("attn1") else DecoupledAttention(attn.to_k, attn.to_v)
         )
     unet.set_attn_processor(processors)
 

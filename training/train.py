@@ -6,19 +6,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from accelerate import PartialState
+from omegaconf import OmegaConf
+from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .config import TrainConfig, read_config
 from .dataset import ReferencePicture, open_dataset
-from .loop import fit
+from .loop import fit as train
 from .networks import Batch, Networks, Parts2Whole, build_networks, encode_batch, encode_pictures, save_networks, tokenize
 from .preview import preview_pictures
+
+# Keeps this random stream apart from those of the pictures.
+CUT_OUT = 1000
 
 
 class Encoded(Dataset):
@@ -28,12 +38,30 @@ class Encoded(Dataset):
         self.samples, self.networks, self.config = samples, networks, config
         self.kept = []
         if config.data.cache_latents:
-            vae = networks.vae.to("cuda" if torch.cuda.is_available() else "cpu")
-            items = DataLoader(_Items(self), batch_size=None, num_workers=1, collate_fn=None)
-            for item in tqdm(items, desc="encoding", mininterval=5):
-                pictures = torch.cat([item["picture"][None], item["references"]]).to(vae.device)
-                latents = encode_pictures(vae, pictures).cpu()
-                self.kept.append({**item, "picture": latents[0], "references": latents[1:]})
+            # Beside the output, for a run that goes on, and for the other processes.
+            told = json.dumps(
+                [asdict(config.data), networks.vae.config.scaling_factor, config.pretrained, config.image_encoder, config.new],
+                sort_keys=True,
+            )
+            file = Path(config.loop.output) / f"latents-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
+            with PartialState().main_process_first():
+                if not file.exists():
+                    self._encode_all(file)
+            tensors = load_file(file)
+            names = {name.partition(".")[2] for name in tensors}
+            self.kept = [{name: tensors[f"{i}.{name}"] for name in names} for i in range(len(samples))]
+
+    def _encode_all(self, file: Path):
+        vae = self.networks.vae.to("cuda" if torch.cuda.is_available() else "cpu")
+        items = DataLoader(_Items(self), batch_size=None, num_workers=1, collate_fn=None)
+        tensors = {}
+        for i, item in enumerate(tqdm(items, desc="encoding", mininterval=5)):
+            latents = encode_pictures(vae, torch.cat([item["picture"][None], item["references"]]).to(vae.device)).cpu()
+            item = {**item, "picture": latents[0].clone(), "references": latents[1:].clone()}
+            tensors |= {f"{i}.{name}": tensor.contiguous() for name, tensor in item.items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, file.with_suffix(".part"))
+        file.with_suffix(".part").rename(file)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -46,23 +74,24 @@ class Encoded(Dataset):
         width, height = size = data.width, data.height
         sample = self.samples[index]
         references = sample.references
-        cut_out = np.random.default_rng([data.seed, index]).random(len(references)) < data.cut_out
+        cut_out = np.random.default_rng([CUT_OUT, data.seed, index]).random(len(references)) < data.cut_out
         pictures = [
-            pixels((on_white(reference) if cut else reference.image).resize(size, Image.Resampling.BICUBIC))
+            pixels(fit(on_white(reference) if cut else reference.image, size))
             for reference, cut in zip(references, cut_out)
         ]
-        masks = [pixels(reference.mask.resize(size, Image.Resampling.BICUBIC)) for reference in references]
+        masks = [pixels(fit(reference.mask, size)) for reference in references]
         images = [np.asarray(self.networks.image_processor(reference.image)["pixel_values"][0]) for reference in references]
         blank = torch.zeros(3, height, width, dtype=torch.uint8)
         return {
-            "picture": pixels(sample.target.resize(size, Image.Resampling.BICUBIC)),
+            "picture": pixels(fit(sample.target, size)),
             "caption": tokenize(self.networks.tokenizer, [sample.caption])[0],
-            "pose": pixels(sample.pose.resize(size, Image.Resampling.LANCZOS)) if sample.pose else blank,
-            "has_pose": sample.pose is not None,
+            "pose": pixels(fit(sample.pose, size, Image.Resampling.LANCZOS)) if sample.pose else blank,
+            "has_pose": torch.tensor(sample.pose is not None),
             "references": torch.stack(pictures) if pictures else blank[None][:0],
             "labels": tokenize(self.networks.tokenizer, [reference.label for reference in references])
             if references else torch.zeros(0, 77, dtype=torch.long),
             "masks": torch.stack(masks) if masks else blank[:0],
+            "regions": token_regions(sample.regions, width, height) if sample.regions else torch.zeros(0),
             "images": torch.tensor(np.array(images), dtype=torch.float16),
         }
 
@@ -86,13 +115,25 @@ def collate(items: list[dict]) -> Batch:
         torch.stack([item["picture"] for item in items]),
         torch.stack([item["caption"] for item in items]),
         torch.stack([item["pose"] for item in items]).float() / 255,
-        torch.tensor([item["has_pose"] for item in items]),
+        torch.stack([item["has_pose"] for item in items]),
         torch.cat([item["references"] for item in items]),
         torch.cat([item["labels"] for item in items]),
         torch.cat([item["masks"] for item in items]).float() / 255,
         torch.cat([item["images"] for item in items]).float(),
+        torch.cat([item["regions"] for item in items]).float(),
         tuple(tuple(range(a, b)) for a, b in zip(starts, starts[1:])),
     )
+
+
+def token_regions(regions: tuple[Image.Image, ...], width: int, height: int) -> torch.Tensor:
+    """How much of each place of the latent a part covers. [R, H/8, W/8] in 0..1"""
+    size = (width // 8, height // 8)
+    return torch.stack([pixels(region.resize(size, Image.Resampling.BOX)).half() / 255 for region in regions])
+
+
+def fit(image: Image.Image, size: tuple[int, int], method=Image.Resampling.BICUBIC) -> Image.Image:
+    """Crops to the frame's shape, in the middle, and resizes: people are not to be squashed. The release crops too, at random."""
+    return ImageOps.fit(image, size, method)
 
 
 def on_white(reference: ReferencePicture) -> Image.Image:
@@ -126,12 +167,16 @@ def main():
     dataset = Encoded(open_dataset(config.data), networks, config)
 
     def save(module: Step, folder: Path):
-        save_networks(networks, folder / "checkpoint", getattr(torch, config.save_dtype))
+        checkpoint = folder / "checkpoint"
+        save_networks(networks, checkpoint, getattr(torch, config.save_dtype))
+        OmegaConf.save(OmegaConf.structured(config), checkpoint / "training.yaml")
+        if (folder / "log.jsonl").exists():
+            shutil.copy(folder / "log.jsonl", checkpoint)
 
     def preview(module: Step) -> dict[str, torch.Tensor]:
         return preview_pictures(module.model, networks.vae, collate([dataset[i] for i in range(4)]))
 
-    fit(Step(networks, config), dataset, collate, config.loop, save, preview)
+    train(Step(networks, config), dataset, collate, config.loop, save, preview)
 
 
 if __name__ == "__main__":

@@ -114,11 +114,11 @@ def main():
     torch.manual_seed(config.loop.seed)
     vae = AutoencoderKL.from_pretrained(config.start) if config.start else new_vae(**config.model)
     module = VaeLoss(vae, config)
-    held_out = torch.stack([VaePictures(dataset)[i] for i in range(4)])
+    shown_pictures = torch.stack([VaePictures(dataset)[i] for i in range(4)])
 
     def preview(module: VaeLoss) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            shown = held_out.to(module.vae.device)
+            shown = shown_pictures.to(module.vae.device)
             restored = module.vae.decode(module.vae.encode(shown).latent_dist.mean).sample.clamp(-1, 1)
         rows = [torch.cat(list(pictures.cpu()), -1) for pictures in (shown, restored)]
         return {"pictures and their reconstructions": torch.cat(rows, -2) / 2 + 0.5}

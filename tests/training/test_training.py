@@ -2,10 +2,12 @@
 
 import copy
 import json
+import sys
 
 import pytest
 import torch
 from conftest import ROOT
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from workbench import run
 
@@ -13,8 +15,8 @@ from training.config import TrainConfig, VaeConfig, load_config
 from training.dataset import open_dataset
 from training.loop import StepSampler, fit
 from training.networks import Parts2Whole, build_networks, encode_batch, save_networks
-from training.processors import References, token_grids
-from training.train import Encoded, Step, collate
+from training.processors import ReferenceKeys, References, looking_loss, token_grids
+from training.train import Encoded, Step, collate, main
 from training.train_vae import VaeLoss, VaePictures, new_vae, save_vae
 
 CONFIGS = ROOT / "training" / "configs"
@@ -80,7 +82,8 @@ def test_the_releases_settings_are_the_defaults():
     dropout = config.dropout
     assert (dropout.caption_and_images, dropout.pose, dropout.all_references, dropout.each_reference) == (0.1, 0.2, 0.2, 0.2)
     assert (dropout.everything, dropout.empty_caption) == (0.0, False)
-    assert not config.train_text_encoder and not config.train_image_encoder
+    assert not config.train_text_encoder and not config.train_image_encoder and config.region_loss == 0
+    assert config.new["scheduler"]["beta_schedule"] == "linear" and config.loop.gradient_checkpointing
 
 
 def test_the_samples_of_a_step_depend_on_the_step_alone():
@@ -151,26 +154,43 @@ def test_shared_attention_is_the_plain_formula(configure):
     assert (predict(model, batch, images=False) - expected).norm() > 1e-4 * expected.norm()
 
 
-def test_what_is_dropped_has_no_influence(configure):
-    config = configure("dropout.everything=1")
+CHANGES = {
+    "captions": lambda batch: batch._replace(captions=batch.captions.flip(0)),
+    "images": lambda batch: batch._replace(images=batch.images + 1),
+    "pose": lambda batch: batch._replace(poses=1 - batch.poses),
+    "references": lambda batch: batch._replace(reference_latents=batch.reference_latents + 1),
+    "labels": lambda batch: batch._replace(labels=batch.labels.roll(1, 0)),
+    "masks": lambda batch: batch._replace(masks=1 - batch.masks),
+}
+WITHOUT = {
+    "nothing": (),
+    "caption_and_images": ("captions", "images"),
+    "pose": ("pose",),
+    "all_references": ("references", "labels", "masks"),
+    "each_reference": ("references", "labels", "masks"),
+    "everything": ("captions", "images", "references", "labels", "masks"),
+}
+
+
+@pytest.mark.parametrize("left_out", WITHOUT)
+def test_each_dropout_takes_away_what_it_names_and_nothing_else(configure, left_out):
+    off = [f"dropout.{name}=0" for name in WITHOUT if name != "nothing"] + ["dropout.with_images=false"]
+    on = [] if left_out == "nothing" else [f"dropout.{left_out}=1"]
+    config = configure(*off, *on)
     networks, _, batch = prepare(config)
     model = Parts2Whole(networks, config)
-    other = batch._replace(
-        reference_latents=batch.reference_latents + 1, captions=batch.captions.flip(0), images=batch.images + 1
-    )
-    a, b = (model(x, torch.Generator().manual_seed(0))["loss"].item() for x in (batch, other))
-    assert a == b
-    config = configure("dropout.everything=0", "dropout.all_references=0", "dropout.each_reference=0")
-    model = Parts2Whole(networks, config)
-    a, b = (model(x, torch.Generator().manual_seed(0))["loss"].item() for x in (batch, other))
-    assert a != b
+
+    def loss(batch):
+        return model(batch, torch.Generator().manual_seed(0))["noise"].item()
+
+    without = {name for name, change in CHANGES.items() if loss(change(batch)) == loss(batch)}
+    assert without == set(WITHOUT[left_out])
 
 
 def trained(config, tmp_path, steps, name):
     config = copy.deepcopy(config)
     config.loop.output = str(tmp_path / name)
-    config.loop.steps = steps
-    config.loop.learning_rate_schedule = "constant"
+    config.loop.steps, config.loop.stop_after = 4, steps
     networks, encoded, _ = prepare(config)
     saved = {}
 
@@ -223,7 +243,42 @@ def test_the_vae_learns(training, vae_folder):
     assert json.loads((vae_folder / "vae" / "config.json").read_text())["scaling_factor"] > 0
 
 
-def test_what_is_saved_loads_through_the_node(configure, tmp_path, folders):
+def test_the_command_trains_and_saves_what_the_node_loads(configure, tmp_path, folders, training, monkeypatch):
+    """From the command line to a loaded checkpoint, also where a run is too short for a row of its log."""
+    config = configure("loop.log_every=50", "loop.steps=2", "loop.output=" + str(tmp_path / "command"))
+    OmegaConf.save(OmegaConf.structured(config), tmp_path / "config.yaml")
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "config.yaml"), "loop.seed=5"])
+    main()
+    saved = tmp_path / "command" / "checkpoint"
+    assert {path.name for path in saved.iterdir()} == {
+        *(path.name for path in (ROOT / "tests" / "golden" / "checkpoint").iterdir() if path.suffix != ".pth"),
+        "decoupled_attn.safetensors", "training.yaml",
+    }
+    assert {path.suffix for path in saved.rglob("*") if path.is_file()} == {".json", ".yaml", ".txt", ".safetensors"}
+    assert load_config(TrainConfig, saved / "training.yaml").loop.seed == 5
+    link = folders / "models" / "parts2whole" / "saved"
+    link.symlink_to(saved)
+    with torch.inference_mode():
+        assert len(run("Parts2WholeLoader", checkpoint="saved")) == 7
+    link.unlink()
+
+
+def test_a_trained_checkpoint_is_gone_on_with(configure, tmp_path):
     networks, _, _ = prepare(configure())
-    save_networks(networks, folders / "models" / "parts2whole" / "saved", torch.float32)
-    assert len(run("Parts2WholeLoader", checkpoint="saved")) == 7
+    for parameter in networks.pose_guider.parameters():
+        parameter += 1
+    save_networks(networks, tmp_path / "trained", torch.float32)
+    again = build_networks(configure(f"pretrained={tmp_path / 'trained'}"))
+    for name in ("unet", "reference_unet", "pose_guider", "text_encoder", "image_encoder"):
+        one, other = (getattr(x, name).state_dict() for x in (networks, again))
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+
+
+def test_the_region_loss_is_smallest_where_the_target_looks_at_its_part():
+    """Two tokens, one of which is to look at the one reference."""
+    k, keys = torch.zeros(2, 8), torch.tensor([[4.0] * 8])
+    regions = torch.tensor([[1.0, 0.0]])
+    references = ReferenceKeys(keys, keys, None)
+    right, wrong = torch.stack([torch.ones(8), -torch.ones(8)]), torch.stack([-torch.ones(8), torch.ones(8)])
+    losses = [looking_loss(q, k, references, [1], regions, heads=2).item() for q in (right, torch.zeros(2, 8), wrong)]
+    assert losses[0] < losses[1] < losses[2]
