@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from .config import TrainConfig
 from .processors import Banks, References, keep_norm1, share_attention, token_grids
 
 MAX_IMAGE_TOKENS = 6
+VOCABULARY = ("vocab.json", "merges.txt")
 IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
 
 
@@ -275,7 +277,8 @@ def save_networks(networks: Networks, folder: Path, dtype: torch.dtype):
             weights = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in weights.items()}
         _save(weights, folder / name / file, dtype)
     networks.tokenizer.save_pretrained(folder / "tokenizer")
-    networks.tokenizer.save_vocabulary(str(folder / "tokenizer"))  # newer transformers leave these files out
+    for file in VOCABULARY:  # newer transformers leave them out
+        shutil.copy(Path(networks.tokenizer.name_or_path) / file, folder / "tokenizer")
     networks.image_processor.save_pretrained(folder / "feature_extractor")
     networks.scheduler.save_pretrained(folder / "scheduler")
     _save(networks.pose_guider.state_dict(), folder / "pose_guider" / "diffusion_pytorch_model.safetensors", dtype)

@@ -63,7 +63,7 @@ def test_all_labels_shapes_and_patterns_appear():
 def test_regions_have_the_parts_colours_and_patterns():
     for pair, drawing, label, wear, region in parts(PAIRS):
         if region.sum() >= SMALLEST_REGION:
-            assert colour_error(drawing.image, region, palette(label, wear)) < 2.5, (pair.index, label)
+            assert colour_error(drawing.image, region, palette(label, wear)) < 6, (pair.index, label)  # edges
         if label in PATTERNED and region.sum() >= SMALLEST_PATTERN:
             assert find_pattern(drawing.image, region, pair.doll, pair.view) == wear.pattern
 
@@ -75,7 +75,7 @@ def test_references_show_the_same_part_on_another_figure():
             mask = seen(np.asarray(reference.mask) / 255)
             assert reference.image.tobytes() != pair.drawing.image.tobytes()
             if mask.sum() >= SMALLEST_REGION:
-                assert colour_error(np.asarray(reference.image), mask, palette(label, wear)) < 2.5
+                assert colour_error(np.asarray(reference.image), mask, palette(label, wear)) < 6
         assert pair.reference(label, take=1).image.tobytes() != pair.reference(label).image.tobytes()
 
 

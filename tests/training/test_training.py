@@ -276,7 +276,7 @@ def test_a_trained_checkpoint_is_gone_on_with(configure, tmp_path):
 
 def test_the_region_loss_is_smallest_where_the_target_looks_at_its_part():
     """Two tokens, one of which is to look at the one reference."""
-    k, keys = torch.zeros(2, 8), torch.tensor([[4.0] * 8])
+    k, keys = torch.zeros(2, 8), torch.tensor([[0.5] * 8])
     regions = torch.tensor([[1.0, 0.0]])
     references = ReferenceKeys(keys, keys, None)
     right, wrong = torch.stack([torch.ones(8), -torch.ones(8)]), torch.stack([-torch.ones(8), torch.ones(8)])
