@@ -5,7 +5,7 @@ training = diffusers accelerate omegaconf skimage
 
 .PHONY: demo test lint bench full-size evaluate train-paper-doll
 
-demo: ## compose a paper doll from parts, headless in the real ComfyUI
+demo: ## compose a person from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" .ci/demo.py
 
 test: ## all tests but the slow ones
@@ -20,10 +20,8 @@ bench: ## what references cost: one step with and without them, as ratios
 full-size: ## the release's size with random weights, at 768x512: needs 20 GB of memory, 7 GB of disk and some patience
 	@$(call in_host) "$$PYTHON" .ci/full_size.py
 
-evaluate: ## what the paper-doll model can do, as a table and a plot; other options by ARGS
+evaluate: ## what a paper-doll model can do, as a table and a plot; options by ARGS
 	@$(call in_host,$(training)) "$$PYTHON" -m training.evaluate $(ARGS)
 
-train-paper-doll: ## train the model in models/paper_doll again: two hours on two cores
-	@$(call in_host,$(training)) "$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml && \
-	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae_2.yaml && \
-	"$$PYTHON" -m training.train training/configs/paper_doll.yaml
+train-paper-doll: ## train a small model on drawn figures, from nothing but their VAE
+	@$(call in_host,$(training)) "$$PYTHON" -m training.train training/configs/paper_doll.yaml

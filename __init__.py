@@ -9,7 +9,6 @@ from .nodes.apply_pose import Parts2WholeApplyPose
 from .nodes.combine_appearances import Parts2WholeCombineAppearances
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
-from .nodes.example_pictures import copy_example_pictures
 from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart
@@ -22,7 +21,6 @@ WEB_DIRECTORY = "./web"
 class Parts2WholeExtension(ComfyExtension):
     async def on_load(self):
         register_folder()
-        copy_example_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

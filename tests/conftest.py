@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,6 @@ def load_core_nodes(*modules: str):
         assert asyncio.run(host_nodes.load_custom_node(str(HOST / "comfy_extras" / f"{module}.py"), module_parent="comfy_extras"))
 
 
-folder_paths.set_input_directory(tempfile.mkdtemp())  # the pack puts example pictures there
 PACK = load_pack()
 load_core_nodes(
     "nodes_custom_sampler", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_model_advanced", "nodes_pag",

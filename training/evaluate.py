@@ -101,14 +101,15 @@ def labels_of(pair: Pair, count: int) -> list[str]:
 class Drawer:
     """Draws pictures with a checkpoint's nodes."""
 
-    def __init__(self, host: Host, checkpoint: str):
-        self.host = host
+    def __init__(self, call: Callable[..., tuple], checkpoint: str):
+        """call: runs a node by its id and named inputs, and returns its outputs"""
+        self.call = call
         names = ("model", "clip", "vae", "clip_vision", "appearance_encoder", "pose_guider", "image_attention")
-        self.loaded = dict(zip(names, host.call("Parts2WholeLoader", checkpoint=checkpoint)))
+        self.loaded = dict(zip(names, call("Parts2WholeLoader", checkpoint=checkpoint)))
 
     def draw(self, pair: Pair, references: list[ReferencePicture], condition: Condition, seed: int) -> np.ndarray:
         """[H, W, 3] uint8"""
-        call, loaded = self.host.call, self.loaded
+        call, loaded = self.call, self.loaded
         (model,) = call("Parts2WholeApplyPose", model=loaded["model"], pose_guider=loaded["pose_guider"], image=_image(pair.pose),
                         strength=1.0, start_percent=0.0, end_percent=1.0)
         if references and (condition.parts or condition.images):
@@ -137,11 +138,11 @@ class Drawer:
         return _pixels(picture)
 
     def through_vae(self, image: np.ndarray) -> np.ndarray:
-        (latent,) = self.host.call("VAEEncode", vae=self.loaded["vae"], pixels=_image(image))
-        return _pixels(self.host.call("VAEDecode", vae=self.loaded["vae"], samples=latent)[0])
+        (latent,) = self.call("VAEEncode", vae=self.loaded["vae"], pixels=_image(image))
+        return _pixels(self.call("VAEDecode", vae=self.loaded["vae"], samples=latent)[0])
 
     def _empty(self):
-        return self.host.call("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)[0]
+        return self.call("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)[0]
 
 
 def measure(pairs: list[Pair], count: int, draw: Callable[[Pair], np.ndarray]) -> Measured:
@@ -274,8 +275,8 @@ def _pixels(picture: torch.Tensor) -> np.ndarray:
 
 def main():
     parser = argparse.ArgumentParser(description="Measures a paper-doll checkpoint through the ComfyUI nodes.")
-    parser.add_argument("--checkpoint", default="paper_doll", help="a folder under models/parts2whole")
-    parser.add_argument("--models", type=Path, help="another folder to look for checkpoints in")
+    parser.add_argument("--models", type=Path, default=Path("output/paper_doll"), help="a folder to look for checkpoints in")
+    parser.add_argument("--checkpoint", default="checkpoint", help="the checkpoint's folder in it, or in models/parts2whole")
     parser.add_argument("--figures", type=int, default=40)
     parser.add_argument("--swaps", type=int, default=24)
     parser.add_argument("--output", type=Path, default=Path("output/evaluation"))
@@ -288,7 +289,7 @@ def main():
     host = Host(arguments.models)
     began = time.monotonic()
     with torch.inference_mode():
-        result = evaluate(Drawer(host, arguments.checkpoint), arguments.figures, arguments.swaps)
+        result = evaluate(Drawer(host.call, arguments.checkpoint), arguments.figures, arguments.swaps)
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     plot(result, arguments.output / "evaluation.png")

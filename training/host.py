@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 class Host:
     """models: one more folder to look for checkpoints in"""
 
-    def __init__(self, models: Path | None = None):
+    def __init__(self, models: Path):
         path = Path(os.environ["COMFYUI_PATH"])
         sys.path.insert(0, str(path))
         import comfy.cli_args
@@ -26,12 +25,10 @@ class Host:
         import nodes
 
         self.nodes = nodes
-        folder_paths.set_input_directory(tempfile.mkdtemp())  # the pack puts example pictures there
         for folder, parent in ((ROOT, "custom_nodes"), (path / "comfy_extras" / "nodes_custom_sampler.py", "comfy_extras")):
             if not asyncio.run(nodes.load_custom_node(str(folder), module_parent=parent)):
                 raise RuntimeError(f"ComfyUI could not load {folder}.")
-        if models:
-            folder_paths.add_model_folder_path("parts2whole", str(models.resolve()))
+        folder_paths.add_model_folder_path("parts2whole", str(models.resolve()))
 
     def call(self, name: str, **inputs) -> tuple:
         """Runs a node and returns its outputs."""
