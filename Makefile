@@ -24,4 +24,5 @@ evaluate: ## what a paper-doll model can do, as a table and a plot; options by A
 	@$(call in_host,$(training)) "$$PYTHON" -m training.evaluate $(ARGS)
 
 train-paper-doll: ## train a small model on drawn figures, from nothing but their VAE
-	@$(call in_host,$(training)) "$$PYTHON" -m training.train training/configs/paper_doll.yaml
+	@$(call in_host,$(training)) "$$PYTHON" -m training.train training/configs/paper_doll_unet.yaml && \
+	"$$PYTHON" -m training.train training/configs/paper_doll.yaml

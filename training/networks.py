@@ -131,7 +131,12 @@ class Parts2Whole(nn.Module):
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
         prediction = self.denoise(noisy, timesteps, text, images, pose, references)
-        losses = {"noise": F.mse_loss(prediction.float(), target.float())}
+        errors = (prediction.float() - target.float()) ** 2
+        if self.config.region_weight:
+            covered = torch.stack([batch.regions[list(own)].sum(0) for own in batch.of]).clamp(max=1)
+            weights = 1 + self.config.region_weight * covered.repeat_interleave(noises, 0)[:, None]
+            errors = errors * weights / weights.mean()
+        losses = {"noise": errors.mean()}
         losses["loss"] = losses["noise"]
         if self.config.region_loss:
             losses["region"] = torch.stack(looking).mean() if looking else torch.zeros((), device=device)
@@ -239,6 +244,9 @@ def build_networks(config: TrainConfig) -> Networks:
     )
     if (folder / "reference_unet").is_dir():
         load_trained(networks, folder)
+    if config.copy_unet:
+        weights = networks.unet.state_dict()
+        reference_unet.load_state_dict({key: weights[key] for key in reference_unet.state_dict()})
     return networks
 
 

@@ -23,7 +23,7 @@ SEED = 1_000_003
 def diffusers_side(tmp_path_factory):
     """The networks of the paper-doll model, at random but for their VAE, saved as training saves them and loaded again."""
     config = load_config(
-        TrainConfig, ROOT / "training" / "configs" / "paper_doll.yaml",
+        TrainConfig, ROOT / "training" / "configs" / "paper_doll_unet.yaml",
         [f"pretrained={ROOT / 'training' / 'paper_doll_vae'}", "data.cache_latents=false", "data.cut_out=0",
          f"new.tokenizer={ROOT / 'tests' / 'golden' / 'checkpoint' / 'tokenizer'}"],
     )
