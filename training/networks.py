@@ -285,8 +285,9 @@ def save_networks(networks: Networks, folder: Path, dtype: torch.dtype):
             weights = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in weights.items()}
         _save(weights, folder / name / file, dtype)
     networks.tokenizer.save_pretrained(folder / "tokenizer")
-    for file in VOCABULARY:  # newer transformers leave them out
-        shutil.copy(Path(networks.tokenizer.name_or_path) / file, folder / "tokenizer")
+    for file in VOCABULARY:  # newer transformers leave them out, and may have been given none
+        if (source := Path(networks.tokenizer.name_or_path) / file).is_file():
+            shutil.copy(source, folder / "tokenizer")
     networks.image_processor.save_pretrained(folder / "feature_extractor")
     networks.scheduler.save_pretrained(folder / "scheduler")
     _save(networks.pose_guider.state_dict(), folder / "pose_guider" / "diffusion_pytorch_model.safetensors", dtype)
