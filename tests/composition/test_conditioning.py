@@ -77,7 +77,8 @@ def test_only_the_positive_conditioning_sees_references(checkpoint, appearance, 
         return dict(halves)
 
     plain, ours = predict(checkpoint.model), predict(apply_parts(checkpoint.model, appearance))
-    assert torch.equal(plain["uncond_denoised"], ours["uncond_denoised"])
+    # Alone and in a batch of two, a CPU sums in another order now and then.
+    assert rel(ours["uncond_denoised"], plain["uncond_denoised"]) < 1e-5
     assert rel(ours["cond_denoised"], plain["cond_denoised"]) > 1e-3
 
 
