@@ -13,6 +13,7 @@ import torch.nn as nn
 
 from .bank import BlockAddress
 
+MAX_IMAGE_TOKENS = 6
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 

@@ -7,10 +7,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..attention.applied import AppliedImageAttention
+from ..attention.image_attention import MAX_IMAGE_TOKENS
 from .label_embedding import LabelledPart
 from .reference_picture import resize_bicubic
-
-MAX_IMAGE_TOKENS = 6
 
 
 def attend_to_images(

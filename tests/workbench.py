@@ -6,21 +6,20 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models
-import nodes as host_nodes
 import numpy as np
 import torch
 from conftest import GOLDEN
 from PIL import Image
 from safetensors.torch import load_file
 
+from training.host import call_node
+
 LATENT_SCALE = 0.18215
 
 
 def run(node_id: str, **inputs):
     """Executes a node and returns its outputs: the value itself where there is one only."""
-    node = host_nodes.NODE_CLASS_MAPPINGS[node_id]
-    outputs = node.execute(**inputs) if hasattr(node, "execute") else getattr(node(), node.FUNCTION)(**inputs)
-    outputs = getattr(outputs, "result", outputs)
+    outputs = call_node(node_id, **inputs)
     return outputs[0] if len(outputs) == 1 else outputs
 
 

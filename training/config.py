@@ -94,17 +94,15 @@ class TrainConfig:
     # Components built from nothing, each with the arguments of its class's configuration. The reference U-Net is a copy
     # of the U-Net.
     new: dict[str, Any] = field(default_factory=dict)
-    # Makes the reference U-Net a copy of the U-Net also where `pretrained` has one of its own. That of a U-Net which never
-    # learned to draw keeps nothing of a picture's colours beyond its first layer.
-    copy_unet: bool = False
     train_text_encoder: bool = False
     train_image_encoder: bool = False
     # Of the networks that are saved: float32, float16 or bfloat16.
     save_dtype: str = "float32"
-    # Weight of a second loss, for data that knows where in the target each part is: there the target is to look at that
-    # part's reference. The release has none; from nothing it takes very long without.
-    region_loss: float = 0.0
+    # Weight of losses that tell each layer what references are for, on data that knows where in the target each part is.
+    # The release has none; from nothing it takes very long without. See training/hints.py.
+    hints: float = 0.0
     # How much more an error counts there than elsewhere: parts are a fifth of a picture, and their colours a third of its loss.
+    # Both need data that knows the parts' regions: paper dolls.
     region_weight: float = 0.0
     # Different noises on one target, for which its references are encoded once.
     noises: int = 1

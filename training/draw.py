@@ -1,4 +1,4 @@
-"""Draws paper dolls: the picture, where each part is seen, and the pose as an IUV picture.
+"""Draws paper dolls: the picture, and where each part is seen.
 
 Shapes are filled polygons and lines of Pillow at SUPERSAMPLE times the size, laid over each other by their coverage.
 """
@@ -11,28 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .figure import FACE, HAIR, LOWER, SHOES, UPPER, WHOLE, Body, Colour, Doll, Point, Wear
+from .figure import FACE, HAIR, LOWER, SHOES, UPPER, WHOLE, Colour, Doll, Point, Wear
+from .pattern import View, pattern_amount
 
 SUPERSAMPLE = 3
-PATTERN_PERIOD = 0.12  # of the figure's height
-# DensePose's parts, seen from the front.
-TORSO, HEAD = 2, 24
-HANDS = {"right": 3, "left": 4}
-FEET = {"right": 6, "left": 5}
-LEGS = {"right": (9, 13), "left": (10, 14)}
-ARMS = {"right": (18, 22), "left": (17, 21)}
 SLEEVES = {
     "a t-shirt": 0.55, "a long-sleeved shirt": 2.0, "a tank top": 0.0, "a short dress": 0.5, "a long dress": 0.0,
 }
-
-
-class View(NamedTuple):
-    """Where the figure stands in a picture: pixel = offset + scale * point."""
-
-    width: int
-    height: int
-    scale: float
-    offset: Point
 
 
 class Drawing(NamedTuple):
@@ -58,17 +43,17 @@ def draw_doll(doll: Doll, view: View) -> Drawing:
     if coat:
         canvas.fill(WHOLE, coat, canvas.coat_back)
     for side in ("right", "left"):
-        canvas.limb(None, skin, _path(joints, side, "hip", "knee", "ankle"), body.leg, 0.72 * body.leg)
+        canvas.limb(None, skin, body.path(side, "hip", "knee", "ankle"), body.leg, 0.72 * body.leg)
     for side in ("right", "left"):
         canvas.shoe(wears[SHOES], side)
     if LOWER in wears:
         canvas.fill(LOWER, wears[LOWER], canvas.lower)
-    canvas.limb(None, skin, [joints["neck"] + 0.02 * _down(joints), joints["head"]], body.neck, body.neck)
+    canvas.limb(None, skin, [joints["neck"] + 0.02 * body.down, joints["head"]], body.neck, body.neck)
     top = wears.get(UPPER) or dress
     canvas.torso_skin(skin)
     # Arms, then sleeves of the top over them, then those of the coat.
     for side in ("right", "left"):
-        canvas.limb(None, skin, _path(joints, side, "shoulder", "elbow", "wrist"), body.arm, 0.8 * body.arm)
+        canvas.limb(None, skin, body.path(side, "shoulder", "elbow", "wrist"), body.arm, 0.8 * body.arm)
         canvas.disc(None, skin, joints[f"{side} wrist"], 1.15 * body.arm)
     canvas.fill(UPPER if UPPER in wears else WHOLE, top, lambda d: canvas.top(d, top.shape))
     if coat:
@@ -78,50 +63,10 @@ def draw_doll(doll: Doll, view: View) -> Drawing:
     return canvas.finish()
 
 
-def draw_pose(body: Body, view: View) -> np.ndarray:
-    """The pose as the release takes it: DensePose's part index 0..24 in blue, U in red, V in green. [H, W, 3] uint8"""
-    iuv = np.zeros((view.height, view.width, 3), np.uint8)
-    y, x = np.mgrid[: view.height, : view.width] + 0.5
-    at = np.stack([x, y], -1)
-
-    def segment(index: int, start: Point, end: Point, radius: float, end_radius: float):
-        """U runs along a limb, V across it."""
-        start, end = (view.offset + view.scale * point for point in (start, end))
-        axis = end - start
-        length = np.hypot(*axis) + 1e-6
-        axis = axis / length
-        along = (at - start) @ axis
-        across = (at - start) @ np.array([axis[1], -axis[0]])
-        u = np.clip(along / length, 0, 1)
-        half = view.scale * (radius + (end_radius - radius) * u)
-        outside = along - np.clip(along, 0, length)
-        inside = across**2 + outside**2 <= half**2
-        v = np.clip(0.5 + 0.5 * across / half, 0, 1)
-        iuv[inside] = np.stack([u * 255, v * 255, np.full_like(u, index)], -1)[inside]
-
-    joints = body.joints
-    for side in ("right", "left"):
-        upper, lower = LEGS[side]
-        segment(upper, joints[f"{side} hip"], joints[f"{side} knee"], body.leg, 0.85 * body.leg)
-        segment(lower, joints[f"{side} knee"], joints[f"{side} ankle"], 0.85 * body.leg, 0.72 * body.leg)
-        ankle, toe = _foot(body, side)
-        segment(FEET[side], ankle, toe, 0.8 * body.leg, 0.6 * body.leg)
-    segment(TORSO, joints["neck"] + 0.06 * _down(joints), joints["hip"], body.shoulder, body.hip)
-    segment(HEAD, joints["neck"], joints["head"], body.neck, body.neck)
-    segment(HEAD, joints["head"] + 0.01 * _down(joints), joints["head"] - 0.01 * _down(joints), body.head, body.head)
-    for side in ("right", "left"):
-        upper, lower = ARMS[side]
-        segment(upper, joints[f"{side} shoulder"], joints[f"{side} elbow"], body.arm, 0.9 * body.arm)
-        segment(lower, joints[f"{side} elbow"], joints[f"{side} wrist"], 0.9 * body.arm, 0.8 * body.arm)
-        wrist = joints[f"{side} wrist"]
-        segment(HANDS[side], wrist, wrist + 1e-3, 1.15 * body.arm, 1.15 * body.arm)
-    return iuv
-
-
 class _Canvas:
     def __init__(self, doll: Doll, view: View):
         self.body, self.joints, self.view, self.wears = doll.body, doll.body.joints, view, doll.wears
-        self.down = _down(self.joints)
+        self.down = self.body.down
         self.right_of = np.array([self.down[1], -self.down[0]])
         self.y, self.x = np.mgrid[: view.height, : view.width].astype(np.float32) + 0.5
         background = {"plain": "plain", "striped": "stripes", "dotted": "dots"}[doll.background.pattern]
@@ -178,7 +123,7 @@ class _Canvas:
         reach = SLEEVES[shape]
         if reach:
             for side in ("right", "left"):
-                arm = _path(self.joints, side, "shoulder", "elbow", "wrist")
+                arm = self.body.path(side, "shoulder", "elbow", "wrist")
                 self._tube(d, _partial(arm, reach), 1.45 * self.body.arm, 1.3 * self.body.arm)
 
     def lower(self, d):
@@ -191,7 +136,7 @@ class _Canvas:
         self._polygon(d, self._trapezoid(joints["hip"] - 0.06 * self.down, body.waist + 0.015, joints["hip"] + 0.04 * self.down,
                                          body.hip + 0.01))
         for side in ("right", "left"):
-            self._tube(d, _partial(_path(joints, side, "hip", "knee", "ankle"), reach), 1.12 * body.leg, 0.98 * body.leg)
+            self._tube(d, _partial(body.path(side, "hip", "knee", "ankle"), reach), 1.12 * body.leg, 0.98 * body.leg)
 
     def coat_back(self, d):
         self._polygon(d, self._torso(1.25, 0.26, 0.06))
@@ -205,11 +150,11 @@ class _Canvas:
             half = corners[: len(corners) // 2] if sign > 0 else corners[len(corners) // 2:][::-1]
             self._polygon(d, [*half, gap_hem, gap_top])
         for side in ("right", "left"):
-            arm = _path(self.joints, side, "shoulder", "elbow", "wrist")
+            arm = self.body.path(side, "shoulder", "elbow", "wrist")
             self._tube(d, _partial(arm, 1.9), 1.6 * self.body.arm, 1.45 * self.body.arm)
 
     def shoe(self, wear: Wear, side: str):
-        ankle, toe = _foot(self.body, side)
+        ankle, toe = self.body.foot(side)
         path = [ankle, toe]
         if wear.shape == "boots":
             shin = ankle + 0.5 * (self.joints[f"{side} knee"] - self.joints[f"{side} ankle"])
@@ -304,42 +249,6 @@ class _Canvas:
             self._disc(d, point, radius)
 
 
-def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, anchor: Point, down: Point) -> np.ndarray:
-    """How much of its second colour a pattern shows at the given pixels, in 0..1.
-
-    anchor: where the pattern begins, in figure lengths; down: its direction
-    """
-    period = PATTERN_PERIOD * view.scale
-    origin = view.offset + view.scale * anchor
-    x, y = (x - origin[0]) / period, (y - origin[1]) / period
-    along, across = x * down[0] + y * down[1], x * down[1] - y * down[0]
-
-    def edge(distance: np.ndarray) -> np.ndarray:
-        """Coverage by the second colour, from the distance to its edge in periods."""
-        return (0.5 + distance * period).clip(0, 1)
-
-    if pattern == "stripes":
-        return edge(_wave(along))
-    if pattern == "checks":
-        a, b = edge(_wave(along)), edge(_wave(across))
-        return a * (1 - b) + b * (1 - a)
-    return edge(0.32 - np.hypot(along - np.round(along), across - np.round(across)))
-
-
-def _wave(x: np.ndarray) -> np.ndarray:
-    """Signed distance, in periods, to the edges of bands half a period wide, positive within them."""
-    return 0.25 - np.abs(x - np.floor(x) - 0.75)
-
-
-def _down(joints: dict[str, Point]) -> Point:
-    spine = joints["hip"] - joints["neck"]
-    return spine / np.hypot(*spine)
-
-
-def _path(joints: dict[str, Point], side: str, *names: str) -> list[Point]:
-    return [joints[f"{side} {name}"] for name in names]
-
-
 def _partial(path: list[Point], reach: float) -> list[Point]:
     """The first `reach` segments of a path."""
     whole = int(min(reach, len(path) - 1))
@@ -347,8 +256,3 @@ def _partial(path: list[Point], reach: float) -> list[Point]:
     if reach > whole and whole + 1 < len(path):
         points = [*points, path[whole] + (reach - whole) * (path[whole + 1] - path[whole])]
     return points
-
-
-def _foot(body: Body, side: str) -> tuple[Point, Point]:
-    ankle = body.joints[f"{side} ankle"]
-    return ankle, ankle + np.array([0.04 * (1 if side == "left" else -1), 0.03])

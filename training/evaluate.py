@@ -21,7 +21,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from .dataset import ReferencePicture
 from .figure import FACE, HAIR, LABELS, LOWER, PATTERNS, SHOES, UPPER, WHOLE, random_doll, random_wear
-from .host import Host
+from .host import call_node, start_host
 from .image_metrics import add_arguments, measure_folders
 from .measure import (
     PATTERNED,
@@ -65,26 +65,30 @@ class Condition(NamedTuple):
 
     name: str
     references: int
-    measured: int  # the parts that are looked at, in ORDER
     parts: bool = True
     images: bool = True
     mask_mode: str = "zero"
     masks: bool = True
     labels: bool = True
 
+    @property
+    def measured(self) -> int:
+        """How many parts are looked at, in ORDER."""
+        return self.references or 3
+
 
 CONDITIONS = (
-    Condition("1 reference", 1, 1),
-    Condition("2 references", 2, 2),
-    Condition("3 references", 3, 3),
-    Condition("4 references", 4, 4),
-    Condition("6 references, other figures", 6, 6),
-    Condition("prompt only", 0, 3, parts=False, images=False),
-    Condition("3, whole pictures for masks", 3, 3, masks=False),
-    Condition("3, without labels", 3, 3, labels=False),
-    Condition("3, image tokens only", 3, 3, parts=False),
-    Condition("3, without image tokens", 3, 3, images=False),
-    Condition("3, mask mode drop", 3, 3, mask_mode="drop"),
+    Condition("1 reference", 1),
+    Condition("2 references", 2),
+    Condition("3 references", 3),
+    Condition("4 references", 4),
+    Condition("6 references, other figures", 6),
+    Condition("prompt only", 0, parts=False, images=False),
+    Condition("3, whole pictures for masks", 3, masks=False),
+    Condition("3, without labels", 3, labels=False),
+    Condition("3, image tokens only", 3, parts=False),
+    Condition("3, without image tokens", 3, images=False),
+    Condition("3, mask mode drop", 3, mask_mode="drop"),
 )
 
 
@@ -101,15 +105,13 @@ def labels_of(pair: Pair, count: int) -> list[str]:
 class Drawer:
     """Draws pictures with a checkpoint's nodes."""
 
-    def __init__(self, call: Callable[..., tuple], checkpoint: str):
-        """call: runs a node by its id and named inputs, and returns its outputs"""
-        self.call = call
+    def __init__(self, checkpoint: str):
         names = ("model", "clip", "vae", "clip_vision", "appearance_encoder", "pose_guider", "image_attention")
-        self.loaded = dict(zip(names, call("Parts2WholeLoader", checkpoint=checkpoint)))
+        self.loaded = dict(zip(names, call_node("Parts2WholeLoader", checkpoint=checkpoint)))
 
     def draw(self, pair: Pair, references: list[ReferencePicture], condition: Condition, seed: int) -> np.ndarray:
         """[H, W, 3] uint8"""
-        call, loaded = self.call, self.loaded
+        call, loaded = call_node, self.loaded
         (model,) = call("Parts2WholeApplyPose", model=loaded["model"], pose_guider=loaded["pose_guider"], image=_image(pair.pose),
                         strength=1.0, start_percent=0.0, end_percent=1.0)
         if references and (condition.parts or condition.images):
@@ -138,11 +140,11 @@ class Drawer:
         return _pixels(picture)
 
     def through_vae(self, image: np.ndarray) -> np.ndarray:
-        (latent,) = self.call("VAEEncode", vae=self.loaded["vae"], pixels=_image(image))
-        return _pixels(self.call("VAEDecode", vae=self.loaded["vae"], samples=latent)[0])
+        (latent,) = call_node("VAEEncode", vae=self.loaded["vae"], pixels=_image(image))
+        return _pixels(call_node("VAEDecode", vae=self.loaded["vae"], samples=latent)[0])
 
     def _empty(self):
-        return self.call("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)[0]
+        return call_node("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)[0]
 
 
 def measure(pairs: list[Pair], count: int, draw: Callable[[Pair], np.ndarray]) -> Measured:
@@ -286,10 +288,10 @@ def main():
         for name, value in measure_folders(arguments).items():
             print(f"{name:20}{value:10.4f}")
         return
-    host = Host(arguments.models)
+    start_host(arguments.models)
     began = time.monotonic()
     with torch.inference_mode():
-        result = evaluate(Drawer(host.call, arguments.checkpoint), arguments.figures, arguments.swaps)
+        result = evaluate(Drawer(arguments.checkpoint), arguments.figures, arguments.swaps)
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     plot(result, arguments.output / "evaluation.png")

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
-FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS = (
-    "face", "hair or headwear", "upper body clothes", "lower body clothes", "whole body clothes", "shoes",
-)
+from encoders.reference_picture import LABELS
+
+FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
 PATTERNS = ("plain", "stripes", "checks", "dots")
 SHAPES = {
     FACE: ("face",),
@@ -42,7 +44,7 @@ class Wear(NamedTuple):
 
     shape: one of SHAPES of its label
     pattern: one of PATTERNS
-    colours: RGB in 0..1; the second is that of the pattern, of the eyes for a face, of the sole for shoes
+    colours: RGB in 0..1; the second is that of the pattern, for a face that of the eyes; for a plain part the first again
     """
 
     shape: str
@@ -74,6 +76,20 @@ class Body:
     arm: float
     leg: float
 
+    @property
+    def down(self) -> Point:
+        """The direction of the spine, from the neck to the hip, of length 1."""
+        spine = self.joints["hip"] - self.joints["neck"]
+        return spine / np.hypot(*spine)
+
+    def path(self, side: str, *names: str) -> list[Point]:
+        return [self.joints[f"{side} {name}"] for name in names]
+
+    def foot(self, side: str) -> tuple[Point, Point]:
+        """Ankle and toe."""
+        ankle = self.joints[f"{side} ankle"]
+        return ankle, ankle + np.array([0.04 * (1 if side == "left" else -1), 0.03])
+
 
 @dataclass(frozen=True)
 class Doll:
@@ -92,10 +108,9 @@ class Doll:
         )
 
 
-def random_doll(rng: np.random.Generator, **wears: Wear) -> Doll:
-    """A random figure. wears: what it wears for certain, by label with underscores"""
+def random_doll(rng: np.random.Generator, fixed: Mapping[str, Wear] = MappingProxyType({})) -> Doll:
+    """A random figure. fixed: what it wears for certain, by label"""
     background = Background(str(rng.choice(list(BACKGROUNDS))), str(rng.choice(BACKGROUND_PATTERNS, p=(0.6, 0.2, 0.2))))
-    fixed = {label.replace("_", " "): wear for label, wear in wears.items()}
     whole = fixed[WHOLE].shape if WHOLE in fixed else rng.choice([None, *SHAPES[WHOLE]], p=(0.4, 0.15, 0.15, 0.3))
     if UPPER in fixed or LOWER in fixed:
         whole = "an open coat" if WHOLE in fixed or whole == "an open coat" else None

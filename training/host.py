@@ -10,28 +10,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Host:
-    """models: one more folder to look for checkpoints in"""
+def start_host(models: Path):
+    """models: one more folder to look for checkpoints in. raises: RuntimeError where the host cannot load the pack"""
+    path = Path(os.environ["COMFYUI_PATH"])
+    sys.path.insert(0, str(path))
+    import comfy.cli_args
+    import torch
 
-    def __init__(self, models: Path):
-        path = Path(os.environ["COMFYUI_PATH"])
-        sys.path.insert(0, str(path))
-        import comfy.cli_args
-        import torch
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+    comfy.cli_args.args.use_pytorch_cross_attention = True  # much faster on a CPU, and a GPU's default
+    import folder_paths
+    import nodes
 
-        comfy.cli_args.args.cpu = not torch.cuda.is_available()
-        comfy.cli_args.args.use_pytorch_cross_attention = True  # much faster on a CPU, and a GPU's default
-        import folder_paths
-        import nodes
+    for folder, parent in ((ROOT, "custom_nodes"), (path / "comfy_extras" / "nodes_custom_sampler.py", "comfy_extras")):
+        if not asyncio.run(nodes.load_custom_node(str(folder), module_parent=parent)):
+            raise RuntimeError(f"ComfyUI could not load {folder}.")
+    folder_paths.add_model_folder_path("parts2whole", str(models.resolve()))
 
-        self.nodes = nodes
-        for folder, parent in ((ROOT, "custom_nodes"), (path / "comfy_extras" / "nodes_custom_sampler.py", "comfy_extras")):
-            if not asyncio.run(nodes.load_custom_node(str(folder), module_parent=parent)):
-                raise RuntimeError(f"ComfyUI could not load {folder}.")
-        folder_paths.add_model_folder_path("parts2whole", str(models.resolve()))
 
-    def call(self, name: str, **inputs) -> tuple:
-        """Runs a node and returns its outputs."""
-        node = self.nodes.NODE_CLASS_MAPPINGS[name]
-        outputs = node.execute(**inputs) if hasattr(node, "execute") else getattr(node(), node.FUNCTION)(**inputs)
-        return tuple(getattr(outputs, "result", outputs))
+def call_node(name: str, **inputs) -> tuple:
+    """Runs a node, as the host would, and returns its outputs."""
+    import nodes
+
+    node = nodes.NODE_CLASS_MAPPINGS[name]
+    outputs = node.execute(**inputs) if hasattr(node, "execute") else getattr(node(), node.FUNCTION)(**inputs)
+    return tuple(getattr(outputs, "result", outputs))

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from .draw import PATTERN_PERIOD, View, pattern_amount
 from .figure import FACE, LOWER, PATTERNS, UPPER, WHOLE, Background, Doll, Wear
+from .pattern import PATTERN_PERIOD, View, pattern_amount
 
 PATTERNED = (UPPER, LOWER, WHOLE)
 # Smaller regions, in pixels, say too little.
@@ -51,15 +51,13 @@ def find_pattern(image: np.ndarray, region: np.ndarray, doll: Doll, view: View) 
     if signal.std() < PLAIN_SPREAD:
         return "plain"
     y, x = np.nonzero(region)
-    joints = doll.body.joints
-    spine = joints["hip"] - joints["neck"]
-    down = spine / np.hypot(*spine)
+    neck, down = doll.body.joints["neck"], doll.body.down
     across = np.array([down[1], -down[0]])
     best = {}
     for pattern in PATTERNS[1:]:
         moves = [(i / 8, j / 8) for i in range(8) for j in range(8 if pattern != "stripes" else 1)]
         amounts = np.stack([
-            pattern_amount(pattern, x + 0.5, y + 0.5, view, joints["neck"] + PATTERN_PERIOD * (i * down + j * across), down)
+            pattern_amount(pattern, x + 0.5, y + 0.5, view, neck + PATTERN_PERIOD * (i * down + j * across), down)
             for i, j in moves
         ])
         amounts -= amounts.mean(1, keepdims=True)

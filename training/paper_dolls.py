@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from .dataset import ReferencePicture, Sample
-from .draw import Drawing, View, draw_doll, draw_pose
+from .draw import Drawing, View, draw_doll
 from .figure import Doll, Wear, random_doll
+from .pose import draw_pose
 
 WIDTH, HEIGHT = 128, 192
 
@@ -30,10 +31,10 @@ class Pair:
     doll, view: of the target; drawing: its picture, and the true region of each part in it
     """
 
-    def __init__(self, seed: int, index: int, width: int = WIDTH, height: int = HEIGHT, **wears):
+    def __init__(self, seed: int, index: int, width: int = WIDTH, height: int = HEIGHT):
         self.seed, self.index = seed, index
         rng = np.random.default_rng([seed, index])
-        self.doll = random_doll(rng, **wears)
+        self.doll = random_doll(rng)
         scale = height * rng.uniform(0.84, 0.93)
         bottom = height * rng.uniform(0.95, 0.975)
         self.view = View(width, height, scale, np.array([width / 2 + rng.uniform(-0.04, 0.04) * width, bottom - scale]))
@@ -43,13 +44,6 @@ class Pair:
         other = copy.copy(self)
         other.doll = dataclasses.replace(self.doll, wears={**self.doll.wears, label: wear})
         return other
-
-    def in_pose_of(self, other: Pair) -> Pair:
-        """What this figure wears, on the body, in the pose and before the background of another."""
-        posed = copy.copy(self)
-        posed.doll = dataclasses.replace(other.doll, wears=self.doll.wears)
-        posed.view = other.view
-        return posed
 
     @property
     def drawing(self) -> Drawing:
@@ -67,7 +61,7 @@ class Pair:
         number = list(self.doll.wears).index(label)
         rng = np.random.default_rng([self.seed, self.index, 1 + number, take])
         while True:
-            other = random_doll(rng, **{label.replace(" ", "_"): self.doll.wears[label]})
+            other = random_doll(rng, {label: self.doll.wears[label]})
             drawing = draw_doll(other, self._closer(rng, other, label))
             # A coat may hide what is to be seen.
             if drawing.regions[label].sum() > 0.01 * self.view.width * self.view.height:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .networks import Batch, Parts2Whole, encode_batch
+from .model import Batch, Parts2Whole, encode_batch
 from .processors import References, token_grids
 
 

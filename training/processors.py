@@ -16,10 +16,11 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from attention.bank import select_tokens
 from attention.reference_mask import token_mask
-from attention.shared_attention import ReferenceKeys, join_references, shared_attention
+from attention.shared_attention import join_references, shared_attention
+
+from .hints import LayerHints
 
 Banks = dict[str, torch.Tensor]
-LOOK = 0.6
 
 
 class References(NamedTuple):
@@ -29,15 +30,14 @@ class References(NamedTuple):
     masks: [R, H, W] in 0..1
     of: for each picture to draw, the numbers of its references
     grids: (h, w) of the tokens, by their number T
-    regions: [R, h, w] in 0..1, where the part of each reference is to be, and a list that takes a loss of each layer; or None
+    hints: takes what each layer does with them, to teach it; or None
     """
 
     banks: Banks
     masks: torch.Tensor
     of: tuple[tuple[int, ...], ...]
     grids: dict[int, tuple[int, int]]
-    regions: torch.Tensor | None = None
-    looking: list[torch.Tensor] | None = None
+    hints: LayerHints | None = None
 
 
 class KeepNorm1(AttnProcessor2_0):
@@ -82,7 +82,10 @@ class SharedSelfAttention:
     ):
         q, k, v = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         out = _attend(q, k, v, attn.heads) if references is None else self._share(attn, q, k, v, references)
-        return attn.to_out[1](attn.to_out[0](out))
+        out = attn.to_out[1](attn.to_out[0](out))
+        if references is not None and references.hints:
+            references.hints.read_layer(self.layer, references.banks[self.layer], out, references.grids[out.shape[1]])
+        return out
 
     def _share(self, attn, q, k, v, references: References) -> torch.Tensor:
         bank = references.banks[self.layer]
@@ -100,34 +103,11 @@ class SharedSelfAttention:
             if own:
                 joined = join_references([(keys[r], values[r], 1.0, selected[r].removed) for r in own])
                 out.append(shared_attention(q_, k_, v_, joined, attn.heads, attend))
-                if references.regions is not None:
-                    counts = [lengths[r] for r in own]
-                    regions = F.adaptive_avg_pool2d(references.regions[list(own)], grid).flatten(1)
-                    references.looking.append(looking_loss(q_[-1], k_[-1], joined, counts, regions, attn.heads))
+                if references.hints:
+                    references.hints.look(q_[-1], k_[-1], joined, [lengths[r] for r in own], own, grid, attn.heads)
             else:
                 out.append(attend(q_, k_, v_))
         return torch.cat(out)
-
-
-def looking_loss(
-    q: torch.Tensor, k: torch.Tensor, references: ReferenceKeys, counts: list[int], regions: torch.Tensor, heads: int
-) -> torch.Tensor:
-    """Cross-entropy of how much each target token attends to each reference from how much it should.
-
-    q, k: [T, C], the target's own; counts: of the keys of each reference, of which `references` begins
-    regions: [R, T] in 0..1: where it is 1, LOOK of the attention, over all heads, should be the reference's; the rest is
-        the target's own
-    """
-    bias = references.k.new_zeros(len(references.k)) if references.bias is None else references.bias
-    q, own, other = (x.unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, k, references.k))
-    logits = torch.cat([q @ own.transpose(1, 2), q @ other.transpose(1, 2)], -1) / q.shape[-1] ** 0.5
-    logits[..., len(k):] += bias
-    weights = logits.softmax(-1).mean(0)[:, len(k):]
-    seen = torch.stack([part.sum(-1) for part in weights[:, : sum(counts)].split(counts, -1)])
-    seen = torch.cat([seen, 1 - seen.sum(0, keepdim=True)]).clamp(min=1e-4)
-    asked = LOOK * regions
-    asked = torch.cat([asked, 1 - asked.sum(0, keepdim=True)])
-    return -(asked * seen.log()).sum(0).mean()
 
 
 class DecoupledAttention(nn.Module):

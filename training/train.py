@@ -23,8 +23,9 @@ from tqdm.auto import tqdm
 
 from .config import TrainConfig, read_config
 from .dataset import ReferencePicture, open_dataset
-from .loop import fit as train
-from .networks import Batch, Networks, Parts2Whole, build_networks, encode_batch, encode_pictures, save_networks, tokenize
+from .loop import fit
+from .model import Batch, Parts2Whole, encode_batch, encode_pictures
+from .networks import Networks, build_networks, save_networks, tokenize
 from .preview import preview_pictures
 
 # Keeps this random stream apart from those of the pictures.
@@ -73,19 +74,24 @@ class Encoded(Dataset):
         data = self.config.data
         width, height = size = data.width, data.height
         sample = self.samples[index]
+        if sample.regions is None and (self.config.hints or self.config.region_weight):
+            raise ValueError(
+                "hints and region_weight are for data that knows where in the target each part is, such as paper dolls. "
+                "Rows on disk do not tell it: set both to 0."
+            )
         references = sample.references
         cut_out = np.random.default_rng([CUT_OUT, data.seed, index]).random(len(references)) < data.cut_out
         pictures = [
-            pixels(fit(on_white(reference) if cut else reference.image, size))
+            pixels(crop_to_frame(on_white(reference) if cut else reference.image, size))
             for reference, cut in zip(references, cut_out)
         ]
-        masks = [pixels(fit(reference.mask, size)) for reference in references]
+        masks = [pixels(crop_to_frame(reference.mask, size)) for reference in references]
         images = [np.asarray(self.networks.image_processor(reference.image)["pixel_values"][0]) for reference in references]
         blank = torch.zeros(3, height, width, dtype=torch.uint8)
         return {
-            "picture": pixels(fit(sample.target, size)),
+            "picture": pixels(crop_to_frame(sample.target, size)),
             "caption": tokenize(self.networks.tokenizer, [sample.caption])[0],
-            "pose": pixels(fit(sample.pose, size, Image.Resampling.LANCZOS)) if sample.pose else blank,
+            "pose": pixels(crop_to_frame(sample.pose, size, Image.Resampling.LANCZOS)) if sample.pose else blank,
             "has_pose": torch.tensor(sample.pose is not None),
             "references": torch.stack(pictures) if pictures else blank[None][:0],
             "labels": tokenize(self.networks.tokenizer, [reference.label for reference in references])
@@ -131,7 +137,7 @@ def token_regions(regions: tuple[Image.Image, ...], width: int, height: int) -> 
     return torch.stack([pixels(region.resize(size, Image.Resampling.BOX)).half() / 255 for region in regions])
 
 
-def fit(image: Image.Image, size: tuple[int, int], method=Image.Resampling.BICUBIC) -> Image.Image:
+def crop_to_frame(image: Image.Image, size: tuple[int, int], method=Image.Resampling.BICUBIC) -> Image.Image:
     """Crops to the frame's shape, in the middle, and resizes: people are not to be squashed. The release crops too, at random."""
     return ImageOps.fit(image, size, method)
 
@@ -176,7 +182,7 @@ def main():
     def preview(module: Step) -> dict[str, torch.Tensor]:
         return preview_pictures(module.model, networks.vae, collate([dataset[i] for i in range(4)]))
 
-    train(Step(networks, config), dataset, collate, config.loop, save, preview)
+    fit(Step(networks, config), dataset, collate, config.loop, save, preview)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 
-import nodes as host_nodes
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,8 @@ from workbench import apply_image_attention, apply_parts, apply_pose, rel, run, 
 
 from training import evaluate
 from training.config import TrainConfig, load_config
-from training.networks import Parts2Whole, build_networks, encode_batch, load_trained, save_networks
+from training.model import Parts2Whole, encode_batch
+from training.networks import build_networks, load_trained, save_networks
 from training.paper_dolls import HEIGHT, WIDTH, Pair, PaperDolls
 from training.preview import sample_latents
 from training.train import Encoded, collate
@@ -23,7 +23,7 @@ SEED = 1_000_003
 def diffusers_side(tmp_path_factory):
     """The networks of the paper-doll model, at random but for their VAE, saved as training saves them and loaded again."""
     config = load_config(
-        TrainConfig, ROOT / "training" / "configs" / "paper_doll_unet.yaml",
+        TrainConfig, ROOT / "training" / "configs" / "paper_doll.yaml",
         [f"pretrained={ROOT / 'training' / 'paper_doll_vae'}", "data.cache_latents=false", "data.cut_out=0",
          f"new.tokenizer={ROOT / 'tests' / 'golden' / 'checkpoint' / 'tokenizer'}"],
     )
@@ -44,12 +44,6 @@ def nodes_side(folders, diffusers_side):
     with torch.inference_mode():
         yield Checkpoint(*run("Parts2WholeLoader", checkpoint="both_sides"))
     link.unlink()
-
-
-def call(name, **inputs):
-    node = host_nodes.NODE_CLASS_MAPPINGS[name]
-    outputs = node.execute(**inputs) if hasattr(node, "execute") else getattr(node(), node.FUNCTION)(**inputs)
-    return tuple(getattr(outputs, "result", outputs))
 
 
 def image(picture):
@@ -87,7 +81,7 @@ def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, index):
 def test_every_condition_of_the_evaluation_draws(nodes_side, monkeypatch, capsys):
     """One figure and two steps, with weights that know nothing: what is left out makes another picture."""
     monkeypatch.setattr(evaluate, "STEPS", 2)
-    drawer = evaluate.Drawer(call, "both_sides")
+    drawer = evaluate.Drawer("both_sides")
     (pair,) = evaluate.figures(1, wears_all=True)
     references = [pair.reference(label) for label in evaluate.labels_of(pair, 3)]
     pictures = {

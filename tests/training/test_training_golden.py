@@ -6,7 +6,8 @@ from conftest import GOLDEN, ROOT
 from workbench import REFERENCES, golden, rel
 
 from training.config import TrainConfig, load_config
-from training.networks import Parts2Whole, build_networks, tokenize
+from training.model import Parts2Whole
+from training.networks import build_networks, tokenize
 from training.processors import References, token_grids
 
 UNET = golden("unet")

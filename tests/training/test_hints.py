@@ -1,0 +1,75 @@
+"""What the hints ask of each layer."""
+
+import pytest
+import torch
+
+from attention.shared_attention import ReferenceKeys
+from training.hints import LayerHints, Readouts, looking_loss
+
+
+def test_the_looking_loss_is_smallest_where_the_target_looks_at_its_part():
+    """Two tokens, one of which is to look at the one reference."""
+    k, keys = torch.zeros(2, 8), torch.tensor([[0.5] * 8])
+    regions = torch.tensor([[1.0, 0.0]])
+    references = ReferenceKeys(keys, keys, None)
+    right, wrong = torch.stack([torch.ones(8), -torch.ones(8)]), torch.stack([-torch.ones(8), torch.ones(8)])
+    losses = [looking_loss(q, k, references, [1], regions, heads=2).item() for q in (right, torch.zeros(2, 8), wrong)]
+    assert losses[0] < losses[1] < losses[2]
+
+
+class TwoLayers(torch.nn.Module):
+    """As much of a U-Net as the readouts look at: 4 wide and 6 wide attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = type("Config", (), {"in_channels": 4})
+        for i, width in enumerate((4, 6)):
+            block = torch.nn.Module()
+            block.attn1 = torch.nn.Module()
+            block.attn1.to_q = torch.nn.Linear(width, width)
+            self.add_module(f"block{i}", block)
+
+
+@pytest.fixture
+def readouts():
+    readouts = Readouts(TwoLayers())
+    for heads in (readouts.references, readouts.outputs):
+        with torch.no_grad():
+            heads["block0"].weight.copy_(torch.eye(4))
+            heads["block0"].bias.zero_()
+    return readouts
+
+
+def make_hints(readouts, of=((0, 1), ())):
+    """Two pictures of 2x3 tokens, of which the first has two references, one on the left and one on the right."""
+    generator = torch.Generator().manual_seed(0)
+    latents, references = torch.randn(2, 4, 2, 3, generator=generator), torch.randn(2, 4, 2, 3, generator=generator)
+    masks, regions = torch.zeros(2, 16, 24), torch.zeros(2, 2, 3)
+    masks[0, :, :8] = masks[1, :, 16:] = 1
+    regions[0, :, 0] = regions[1, :, 2] = 1
+    return LayerHints(readouts, latents, references, masks, regions, of)
+
+
+def tokens(latents):
+    return latents.flatten(2).transpose(1, 2).clone()
+
+
+def test_each_layer_is_read_where_the_parts_are(readouts):
+    hints = make_hints(readouts)
+    bank, output = tokens(hints.reference_latents), tokens(hints.latents).repeat_interleave(2, 0)
+    # Elsewhere, in other noises and in pictures without references anything may be.
+    bank[0, 1], bank[1, 0] = 9, 9
+    output[0], output[1, 1], output[2:] = 9, 9, 9
+    hints.read_layer("block0.attn1", bank, output, (2, 3))
+    assert [loss.item() for loss in hints.read] == pytest.approx([0, 0], abs=1e-6)
+    bank[0, 0] += 1
+    output[1, 0] += 2
+    hints.read_layer("block0.attn1", bank, output, (2, 3))
+    # One of the four tokens that count is off by 1, or by 2.
+    assert [loss.item() for loss in hints.read[2:]] == pytest.approx([1 / 4, 4 / 4])
+
+
+def test_layers_of_other_widths_and_grids_are_read_too(readouts):
+    hints = make_hints(readouts)
+    hints.read_layer("block1.attn1", torch.randn(2, 2, 6), torch.randn(4, 2, 6), (1, 2))
+    assert all(loss > 0 for loss in hints.read)
