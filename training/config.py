@@ -98,11 +98,11 @@ class TrainConfig:
     train_image_encoder: bool = False
     # Of the networks that are saved: float32, float16 or bfloat16.
     save_dtype: str = "float32"
-    # Weight of losses that tell each layer what references are for, on data that knows where in the target each part is.
-    # The release has none; from nothing it takes very long without. See training/hints.py.
+    # The next two are for data that knows where in the target each part is: paper dolls. The release has neither.
+    # Weight of losses that tell each layer what references are for; from nothing it takes very long without. They are meant for
+    # several `noises`, and cannot be switched within a run. See training/hints.py.
     hints: float = 0.0
-    # How much more an error counts there than elsewhere: parts are a fifth of a picture, and their colours a third of its loss.
-    # Both need data that knows the parts' regions: paper dolls.
+    # How much more an error counts in the parts' regions: they are a fifth of a picture, and their colours a third of its loss.
     region_weight: float = 0.0
     # Different noises on one target, for which its references are encoded once.
     noises: int = 1

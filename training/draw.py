@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .figure import FACE, HAIR, LOWER, SHOES, UPPER, WHOLE, Colour, Doll, Point, Wear
-from .pattern import View, pattern_amount
+from .figure import FACE, HAIR, LOWER, SHOES, UPPER, WHOLE, Colour, Doll, Point, View, Wear
+from .pattern import pattern_amount
 
 SUPERSAMPLE = 3
 SLEEVES = {

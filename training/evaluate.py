@@ -256,9 +256,10 @@ def plot(result: dict, path: Path):
     titles = {"colour": "part colour error (CIEDE2000)", "pattern": "pattern accuracy", "pose": "pose overlap (IoU)"}
     for axis, (key, title) in zip(axes, titles.items()):
         ours = ["references" in name or name == "1 reference" for name in names]
-        values = [rows[name][key] or 0 for name in names]
-        bars = axis.barh(names, values, color=["#2f6db3" if own else "#b9c3cf" for own in ours])
-        axis.bar_label(bars, fmt="%.1f" if key == "colour" else "%.2f", padding=2, fontsize=8)
+        values = [rows[name][key] for name in names]
+        bars = axis.barh(names, [value or 0 for value in values], color=["#2f6db3" if own else "#b9c3cf" for own in ours])
+        digits = 1 if key == "colour" else 2
+        axis.bar_label(bars, ["" if value is None else f"{value:.{digits}f}" for value in values], padding=2, fontsize=8)
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.12)
@@ -277,8 +278,8 @@ def _pixels(picture: torch.Tensor) -> np.ndarray:
 
 def main():
     parser = argparse.ArgumentParser(description="Measures a paper-doll checkpoint through the ComfyUI nodes.")
-    parser.add_argument("--models", type=Path, default=Path("output/paper_doll"), help="a folder to look for checkpoints in")
-    parser.add_argument("--checkpoint", default="checkpoint", help="the checkpoint's folder in it, or in models/parts2whole")
+    parser.add_argument("--checkpoint", default="paper_doll", help="a folder under models/parts2whole, or the pack's own")
+    parser.add_argument("--models", type=Path, help="another folder to look for checkpoints in")
     parser.add_argument("--figures", type=int, default=40)
     parser.add_argument("--swaps", type=int, default=24)
     parser.add_argument("--output", type=Path, default=Path("output/evaluation"))

@@ -91,6 +91,15 @@ class Body:
         return ankle, ankle + np.array([0.04 * (1 if side == "left" else -1), 0.03])
 
 
+class View(NamedTuple):
+    """Where the figure stands in a picture: pixel = offset + scale * point."""
+
+    width: int
+    height: int
+    scale: float
+    offset: Point
+
+
 @dataclass(frozen=True)
 class Doll:
     body: Body

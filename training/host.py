@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start_host(models: Path):
+def start_host(models: Path | None = None):
     """models: one more folder to look for checkpoints in. raises: RuntimeError where the host cannot load the pack"""
     path = Path(os.environ["COMFYUI_PATH"])
     sys.path.insert(0, str(path))
@@ -25,7 +25,8 @@ def start_host(models: Path):
     for folder, parent in ((ROOT, "custom_nodes"), (path / "comfy_extras" / "nodes_custom_sampler.py", "comfy_extras")):
         if not asyncio.run(nodes.load_custom_node(str(folder), module_parent=parent)):
             raise RuntimeError(f"ComfyUI could not load {folder}.")
-    folder_paths.add_model_folder_path("parts2whole", str(models.resolve()))
+    if models:
+        folder_paths.add_model_folder_path("parts2whole", str(models.resolve()))
 
 
 def call_node(name: str, **inputs) -> tuple:

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from .figure import FACE, LOWER, PATTERNS, UPPER, WHOLE, Background, Doll, Wear
-from .pattern import PATTERN_PERIOD, View, pattern_amount
+from .figure import FACE, LOWER, PATTERNS, UPPER, WHOLE, Background, Doll, View, Wear
+from .pattern import PATTERN_PERIOD, pattern_amount
 
 PATTERNED = (UPPER, LOWER, WHOLE)
 # Smaller regions, in pixels, say too little.

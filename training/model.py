@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 class Parts2Whole(nn.Module):
-    """The networks that are trained, and those that train them.
+    """The networks that are trained, and the readouts of the hints.
 
     forward: the loss of one batch (section 3.5), so that one wrapper serves all of them on several GPUs.
     """
@@ -52,8 +52,9 @@ class Parts2Whole(nn.Module):
         self.scheduler, self.config = networks.scheduler, config
         self.text_encoder.requires_grad_(config.train_text_encoder)
         self.image_encoder.requires_grad_(config.train_image_encoder)
-        # What a caption that is left out gives way to: zeros as in the release, or the embedding of the empty text.
+        torch.manual_seed(config.loop.seed)
         self.readouts = Readouts(networks.unet) if config.hints else None
+        # What a caption that is left out gives way to: zeros as in the release, or the embedding of the empty text.
         self.empty_tokens = tokenize(networks.tokenizer, [""]) if config.dropout.empty_caption else None
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -114,9 +115,8 @@ class Parts2Whole(nn.Module):
         losses["loss"] = losses["noise"]
         if self.readouts:
             # The same names in every step and process, also where all references were left out.
-            nothing = torch.zeros((), device=device)
-            losses["looking"] = torch.stack(hints.looked).mean() if hints else nothing
-            losses["reading"] = torch.stack(hints.read).mean() if hints else nothing
+            zero = torch.zeros((), device=device)
+            losses["looking"], losses["reading"] = hints.close() if hints else (zero, zero)
             losses["loss"] = losses["noise"] + self.config.hints * (losses["looking"] + losses["reading"])
         return losses
 

@@ -124,6 +124,8 @@ def save_networks(networks: Networks, folder: Path, dtype: torch.dtype):
     for file in VOCABULARY:  # newer transformers leave them out, and may have been given none
         if (source := Path(networks.tokenizer.name_or_path) / file).is_file():
             shutil.copy(source, folder / "tokenizer")
+    if all((folder / "tokenizer" / file).is_file() for file in VOCABULARY):  # of which this is a copy
+        (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
     networks.image_processor.save_pretrained(folder / "feature_extractor")
     networks.scheduler.save_pretrained(folder / "scheduler")
     _save(networks.pose_guider.state_dict(), folder / "pose_guider" / "diffusion_pytorch_model.safetensors", dtype)

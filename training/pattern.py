@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from .figure import Point
+from .figure import Point, View
 
 PATTERN_PERIOD = 0.12  # of the figure's height
-
-
-class View(NamedTuple):
-    """Where the figure stands in a picture: pixel = offset + scale * point."""
-
-    width: int
-    height: int
-    scale: float
-    offset: Point
 
 
 def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, anchor: Point, down: Point) -> np.ndarray:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .figure import Body, Point
-from .pattern import View
+from .figure import Body, Point, View
 
 # DensePose's parts, seen from the front.
 TORSO, HEAD = 2, 24

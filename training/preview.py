@@ -41,7 +41,7 @@ def sample_latents(model: Parts2Whole, batch: Batch, noise: torch.Tensor, steps:
 
 @torch.no_grad()
 def preview_pictures(model: Parts2Whole, vae, batch: Batch) -> dict[str, torch.Tensor]:
-    """Targets above what is sampled for them: a picture [3, H, W] in 0..1."""
+    """Targets above what is sampled for them: one picture by its name, [3, H, W] in 0..1."""
     batch = encode_batch(vae, batch)
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
     drawn = sample_latents(model, batch, noise, 20, 2.0)

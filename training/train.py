@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
@@ -36,6 +37,11 @@ class Encoded(Dataset):
     """Samples as tensors. What the frozen VAE makes of them is kept in memory where the configuration says so."""
 
     def __init__(self, samples, networks: Networks, config: TrainConfig):
+        if (config.hints or config.region_weight) and samples[0].regions is None:
+            raise ValueError(
+                "hints and region_weight are for data that knows where in the target each part is, such as paper dolls. "
+                "Rows on disk do not tell it: set both to 0."
+            )
         self.samples, self.networks, self.config = samples, networks, config
         self.kept = []
         if config.data.cache_latents:
@@ -45,7 +51,7 @@ class Encoded(Dataset):
                 sort_keys=True,
             )
             file = Path(config.loop.output) / f"latents-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
-            with PartialState().main_process_first():
+            with PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).main_process_first():
                 if not file.exists():
                     self._encode_all(file)
             tensors = load_file(file)
@@ -74,11 +80,6 @@ class Encoded(Dataset):
         data = self.config.data
         width, height = size = data.width, data.height
         sample = self.samples[index]
-        if sample.regions is None and (self.config.hints or self.config.region_weight):
-            raise ValueError(
-                "hints and region_weight are for data that knows where in the target each part is, such as paper dolls. "
-                "Rows on disk do not tell it: set both to 0."
-            )
         references = sample.references
         cut_out = np.random.default_rng([CUT_OUT, data.seed, index]).random(len(references)) < data.cut_out
         pictures = [

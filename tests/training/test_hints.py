@@ -32,26 +32,34 @@ class TwoLayers(torch.nn.Module):
 
 @pytest.fixture
 def readouts():
+    """The first layer's tell their tokens' values as they are, the second's tell zeros."""
     readouts = Readouts(TwoLayers())
-    for heads in (readouts.references, readouts.outputs):
-        with torch.no_grad():
-            heads["block0"].weight.copy_(torch.eye(4))
-            heads["block0"].bias.zero_()
+    with torch.no_grad():
+        for heads in (readouts.from_bank, readouts.from_output):
+            for parameter in heads.parameters():
+                parameter.zero_()
+            heads["block0_attn1"].weight.copy_(torch.eye(4))
     return readouts
 
 
-def make_hints(readouts, of=((0, 1), ())):
+def make_hints(readouts, regions=None, of=((0, 1), ())):
     """Two pictures of 2x3 tokens, of which the first has two references, one on the left and one on the right."""
     generator = torch.Generator().manual_seed(0)
     latents, references = torch.randn(2, 4, 2, 3, generator=generator), torch.randn(2, 4, 2, 3, generator=generator)
-    masks, regions = torch.zeros(2, 16, 24), torch.zeros(2, 2, 3)
+    masks = torch.zeros(2, 16, 24)
     masks[0, :, :8] = masks[1, :, 16:] = 1
-    regions[0, :, 0] = regions[1, :, 2] = 1
+    if regions is None:
+        regions = torch.zeros(2, 2, 3)
+        regions[0, :, 0] = regions[1, :, 2] = 1
     return LayerHints(readouts, latents, references, masks, regions, of)
 
 
 def tokens(latents):
     return latents.flatten(2).transpose(1, 2).clone()
+
+
+def values(losses):
+    return [loss.item() for loss in losses]
 
 
 def test_each_layer_is_read_where_the_parts_are(readouts):
@@ -61,15 +69,49 @@ def test_each_layer_is_read_where_the_parts_are(readouts):
     bank[0, 1], bank[1, 0] = 9, 9
     output[0], output[1, 1], output[2:] = 9, 9, 9
     hints.read_layer("block0.attn1", bank, output, (2, 3))
-    assert [loss.item() for loss in hints.read] == pytest.approx([0, 0], abs=1e-6)
+    assert values(hints.reading_losses) == pytest.approx([0, 0], abs=1e-6)
     bank[0, 0] += 1
     output[1, 0] += 2
     hints.read_layer("block0.attn1", bank, output, (2, 3))
     # One of the four tokens that count is off by 1, or by 2.
-    assert [loss.item() for loss in hints.read[2:]] == pytest.approx([1 / 4, 4 / 4])
+    assert values(hints.reading_losses[2:]) == pytest.approx([1 / 4, 4 / 4])
 
 
 def test_layers_of_other_widths_and_grids_are_read_too(readouts):
     hints = make_hints(readouts)
-    hints.read_layer("block1.attn1", torch.randn(2, 2, 6), torch.randn(4, 2, 6), (1, 2))
-    assert all(loss > 0 for loss in hints.read)
+    hints.read_layer("block1.attn1", torch.randn(2, 2, 6), torch.randn(4, 2, 6), (2, 1))
+    # Each of the two tokens is a row, of whose three places a third counts.
+    expected = [(latents.mean(-1) ** 2).mean().item() for latents in (hints.reference_latents, hints.latents[:1])]
+    assert values(hints.reading_losses) == pytest.approx(expected)
+
+
+def test_each_reference_is_looked_at_in_its_own_region(readouts):
+    """The target looks at the first reference on the left and at the second on the right, and elsewhere at itself."""
+    q = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]] * 2)[:, [0, 1, 2]].repeat_interleave(2, 1) * 9
+    own, keys = torch.eye(3)[[2] * 6].repeat_interleave(2, 1), torch.eye(3)[[0, 0, 1]].repeat_interleave(2, 1)
+    right = torch.zeros(2, 2, 3)
+    right[0, :, 0] = right[1, :, 2] = 1
+    losses = []
+    for regions in (right, right.flip(0), right.roll(1, -1)):
+        hints = make_hints(readouts, regions)
+        hints.look(q, own, ReferenceKeys(keys, keys, None), [2, 1], (0, 1), (2, 3), heads=1)
+        losses += values(hints.looking_losses)
+    assert losses[0] < min(losses[1:])
+
+
+def test_what_is_computed_again_is_not_kept(readouts):
+    hints = make_hints(readouts)
+    hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
+    keys = torch.randn(2, 4)
+    hints.look(torch.randn(6, 4), torch.randn(6, 4), ReferenceKeys(keys, keys, None), [1, 1], (0, 1), (2, 3), heads=2)
+    looking, reading = hints.close()
+    assert looking == hints.looking_losses[0] and reading == torch.stack(hints.reading_losses).mean()
+    hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
+    assert len(hints.reading_losses) == 2
+
+
+def test_half_precision_does_not_overflow():
+    q = torch.full((2, 8), 300.0)
+    with torch.autocast("cpu", torch.float16):
+        loss = looking_loss(q, q, ReferenceKeys(q[:1], q[:1], None), [1], torch.tensor([[1.0, 0.0]]), heads=2)
+    assert loss.isfinite() and loss.dtype == torch.float32

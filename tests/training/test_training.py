@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import ROOT
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from training.dataset import open_dataset
 from training.loop import StepSampler, fit
 from training.model import Parts2Whole, encode_batch
 from training.networks import VOCABULARY, build_networks, save_networks
+from training.paper_dolls import PaperDolls, write
 from training.processors import References, token_grids
 from training.train import Encoded, Step, collate, main
 from training.train_vae import VaeLoss, VaePictures, new_vae, save_vae
@@ -53,7 +55,8 @@ def configure(vae_folder, tmp_path):
 
 @pytest.fixture
 def training():
-    """The host runs nodes in inference mode; training needs gradients."""
+    """The host runs nodes in inference mode; training needs gradients. And each run chooses its precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
@@ -110,7 +113,6 @@ def test_gradient_checkpointing_changes_nothing(configure, training):
     for checkpointing in ("false", "true"):
         config = configure(f"loop.gradient_checkpointing={checkpointing}")
         networks, _, batch = prepare(config)
-        torch.manual_seed(0)
         model = Parts2Whole(networks, config).train()
         loss = model(batch, torch.Generator().manual_seed(0))["loss"]
         loss.backward()
@@ -266,11 +268,39 @@ def test_the_command_trains_and_saves_what_the_node_loads(configure, tmp_path, f
     link.unlink()
 
 
+def test_the_full_size_configuration_trains_on_rows_on_disk(tmp_path, training, monkeypatch):
+    """As a user starts it, but for the size and bf16, which a CPU has: the written dataset, accumulation, checkpointing."""
+    write(PaperDolls(4, 0, 64, 96), tmp_path / "data")
+    golden = ROOT / "tests" / "golden" / "checkpoint"
+    monkeypatch.setattr(sys, "argv", [
+        "train", str(CONFIGS / "sd15.yaml"), f"data.rows={tmp_path / 'data' / 'train.jsonl'}", f"pretrained={golden}",
+        f"image_encoder={golden}", f"loop.output={tmp_path / 'run'}", "data.width=64", "data.height=64", "loop.steps=2",
+        "loop.batch_size=2", "loop.gradient_accumulation=2", "loop.mixed_precision=bf16", "loop.workers=0", "loop.log_every=1",
+        "loop.save_every=2", "loop.preview_every=2",
+    ])
+    main()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and all(0 < row["loss"] < 10 for row in rows)
+    before, after = (
+        load_file(next((folder / "reference_unet").glob("*.safetensors"))) for folder in (golden, tmp_path / "run" / "checkpoint")
+    )
+    assert any(not torch.equal(before[name].float(), after[name]) for name in after)
+
+
+def test_hints_need_data_that_knows_the_regions(tmp_path, configure):
+    write(PaperDolls(1, 0, 64, 96), tmp_path / "data")
+    config = configure("data.paper_dolls=0", f"data.rows={tmp_path / 'data' / 'train.jsonl'}", "data.cache_latents=false")
+    with pytest.raises(ValueError, match="set both to 0"):
+        Encoded(open_dataset(config.data), build_networks(config), config)
+
+
 def test_a_trained_checkpoint_is_gone_on_with(configure, tmp_path):
     networks, _, _ = prepare(configure())
-    for parameter in networks.pose_guider.parameters():
-        parameter += 1
+    for i, network in enumerate((networks.unet, networks.reference_unet, networks.pose_guider, networks.text_encoder)):
+        for parameter in network.parameters():
+            parameter += i + 1
     save_networks(networks, tmp_path / "trained", torch.float32)
+    networks.tokenizer.save_pretrained(tmp_path / "trained" / "tokenizer")
     for file in VOCABULARY:  # as newer transformers write the folder
         (tmp_path / "trained" / "tokenizer" / file).unlink()
     again = build_networks(configure(f"pretrained={tmp_path / 'trained'}", f"new.tokenizer={tmp_path / 'trained' / 'tokenizer'}"))
