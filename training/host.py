@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +23,11 @@ def start_host(models: Path | None = None):
     comfy.cli_args.args.use_pytorch_cross_attention = True  # much faster on a CPU, and a GPU's default
     import folder_paths
     import nodes
+
+    # Not the user's: the pack puts example pictures there.
+    inputs = tempfile.TemporaryDirectory()
+    atexit.register(inputs.cleanup)
+    folder_paths.set_input_directory(inputs.name)
 
     for folder, parent in ((ROOT, "custom_nodes"), (path / "comfy_extras" / "nodes_custom_sampler.py", "comfy_extras")):
         if not asyncio.run(nodes.load_custom_node(str(folder), module_parent=parent)):

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -285,6 +287,21 @@ def test_the_full_size_configuration_trains_on_rows_on_disk(tmp_path, training, 
         load_file(next((folder / "reference_unet").glob("*.safetensors"))) for folder in (golden, tmp_path / "run" / "checkpoint")
     )
     assert any(not torch.equal(before[name].float(), after[name]) for name in after)
+
+
+def test_two_processes_train_together(configure, tmp_path):
+    """On a CPU, started by torch's own launcher as accelerate's is for several machines."""
+    config = configure("loop.steps=1", "loop.preview_every=1", "loop.output=" + str(tmp_path / "two"))
+    OmegaConf.save(OmegaConf.structured(config), tmp_path / "config.yaml")
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "training.train",
+         str(tmp_path / "config.yaml")],
+        cwd=ROOT, env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, check=True, timeout=300,
+    )
+    states = {path.name for path in (tmp_path / "two" / "state").iterdir()}
+    assert states >= {"random_states_0.pkl", "random_states_1.pkl"}
+    assert (tmp_path / "two" / "checkpoint" / "unet").is_dir()
+    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 1
 
 
 def test_hints_need_data_that_knows_the_regions(tmp_path, configure):
