@@ -161,9 +161,11 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
         if parts:
             replaced = replace.setdefault("attn1", {})
             previous = replaced.get(key, replaced.get(key[:2]))
+            # On a GPU the fastest kernels take none, and in half precision it would round the bias.
+            takes_mask = previous is None and place == (torch.device("cpu"), torch.float32)
             slot = address, model, hooks, *place
             references = run.keep(
-                ("keys", *slot), (*map(id, parts), *strengths), _references, parts, address, block.attn1, *place
+                ("keys", *slot), (*map(id, parts), *strengths, takes_mask), _references, parts, address, block.attn1, takes_mask, *place
             )
             # The same object in every step: torch.compile would take another one for another graph.
             replaced[key] = run.keep(
@@ -192,7 +194,9 @@ def _weight_hooks(model) -> tuple[tuple, tuple]:
     return tuple(hook.hook_ref for hook in hooks), tuple(hook.strength for hook in hooks)
 
 
-def _references(parts: tuple[AppliedParts, ...], address: BlockAddress, attn1, device, dtype) -> ReferenceKeys:
+def _references(
+    parts: tuple[AppliedParts, ...], address: BlockAddress, attn1, takes_mask: bool, device, dtype
+) -> ReferenceKeys:
     """Keys and values of all references at one layer, by the denoiser's to_k and to_v."""
     groups = []
     for applied in parts:
@@ -200,7 +204,8 @@ def _references(parts: tuple[AppliedParts, ...], address: BlockAddress, attn1, d
         tokens = torch.cat([bank.tokens for bank in banks]).to(device, dtype)
         removed = sum(bank.removed for bank in banks) if applied.keep_removed else 0
         groups.append((attn1.to_k(tokens), attn1.to_v(tokens), applied.strength, removed))
-    return join_references(groups)
+    references = join_references(groups)
+    return references if takes_mask else references.widened(attn1.heads)
 
 
 def _image_tokens(image_attentions, address: BlockAddress, device, dtype) -> list[tuple[KeysAndValues, float]]:

@@ -8,8 +8,9 @@ As trained, a masked-out reference token is not removed: its feature is multipli
 no bias it stays in the softmax as a key with logit 0 and value 0. n such keys are the same as one key with logit log n
 and value 0, so the tokens can be dropped if one *null key* stands for them: exact, and their number costs nothing.
 
-A term added to the logits of one key is carried by more channels of the heads, a constant in the query and the term in
-the key, so that every attention kernel serves, without an attention mask.
+A term added to the logits of one key can be an attention mask, which costs nothing on a CPU, or be carried by more
+channels of the heads, a constant in the query and the term in the key: then every attention kernel serves, those without
+masks too. docs/performance.md has what each gave.
 
 Torch only: the ComfyUI patch, the training code and the tests all call this file.
 """
@@ -29,19 +30,29 @@ BIAS_CHANNELS = 8
 # The constant in the query: a power of two, so that it is exact, and of the size of the queries themselves.
 QUERY_BIAS = 8.0
 
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class ReferenceKeys(NamedTuple):
     """Keys and values of all references at one self-attention layer.
 
-    k, v: [R, H * d]
-    bias: [R], float32, added to the logits of each key; None where all are 0
+    k, v: [R, H * d], or [R, H * (d + BIAS_CHANNELS)] where the heads carry the bias
+    bias: [R], float32, added to the logits of each key; None where all are 0, or the heads carry it
     """
 
     k: torch.Tensor
     v: torch.Tensor
     bias: torch.Tensor | None
+
+    def widened(self, heads: int) -> ReferenceKeys:
+        """The same with the bias in the heads, for attention that takes no mask."""
+        if self.bias is None:
+            return self
+        wide = self.k.shape[-1] // heads + BIAS_CHANNELS
+        bias = self.bias * math.sqrt(wide) / QUERY_BIAS  # attention divides by sqrt(wide)
+        rounded = bias.to(self.k.dtype)
+        rest = (bias - rounded).to(self.k.dtype)
+        return ReferenceKeys(_widen(self.k, heads, rounded[:, None], rest[:, None]), _widen(self.v, heads, 0.0, 0.0), None)
 
 
 def join_references(groups: Sequence[tuple[torch.Tensor, torch.Tensor, float, float]]) -> ReferenceKeys:
@@ -73,29 +84,20 @@ def shared_attention(
 
     q: [B, T, H * d]; k, v: [B, S, H * d], the target's own
     attend: softmax attention with the default scale 1/sqrt(head size) for `heads` heads: [B, T, H * c], [B, S', H * c],
-        [B, S', H * c] -> [B, T, H * c]. It must take the head size from the tensors, which are wider than d where
-        the references have a bias.
+        [B, S', H * c], mask -> [B, T, H * c]. It must take the head size from the tensors, which are wider than d where
+        the heads of the references are. mask: [1, 1, S'] added to the logits, where the references have a bias, else None
     returns: [B, T, H * d]
     """
     batch = q.shape[0]
-    if references.bias is None:
-        k = torch.cat([k, references.k.expand(batch, -1, -1)], dim=1)
-        v = torch.cat([v, references.v.expand(batch, -1, -1)], dim=1)
-        return attend(q, k, v)
-
-    head_dim = q.shape[-1] // heads
-    wide = head_dim + BIAS_CHANNELS
-    bias = references.bias * math.sqrt(wide) / QUERY_BIAS  # attend() divides by sqrt(wide)
-    rounded = bias.to(k.dtype)
-    rest = (bias - rounded).to(k.dtype)
-
-    q = _widen(q * math.sqrt(wide / head_dim), heads, QUERY_BIAS, QUERY_BIAS)
-    reference_k = _widen(references.k, heads, rounded[:, None], rest[:, None])
-    reference_v = _widen(references.v, heads, 0.0, 0.0)
-    k = torch.cat([_widen(k, heads, 0.0, 0.0), reference_k.expand(batch, -1, -1)], dim=1)
-    v = torch.cat([_widen(v, heads, 0.0, 0.0), reference_v.expand(batch, -1, -1)], dim=1)
-    out = attend(q, k, v)
-    return out.unflatten(-1, (heads, wide))[..., :head_dim].flatten(-2)
+    head_dim, wide = q.shape[-1] // heads, references.k.shape[-1] // heads
+    if wide > head_dim:
+        q = _widen(q * math.sqrt(wide / head_dim), heads, QUERY_BIAS, QUERY_BIAS)
+        k, v = (_widen(x, heads, 0.0, 0.0) for x in (k, v))
+    mask = None if references.bias is None else F.pad(references.bias, (k.shape[1], 0)).to(q.dtype)[None, None]
+    k = torch.cat([k, references.k.expand(batch, -1, -1)], dim=1)
+    v = torch.cat([v, references.v.expand(batch, -1, -1)], dim=1)
+    out = attend(q, k, v, mask)
+    return out.unflatten(-1, (heads, wide))[..., :head_dim].flatten(-2) if wide > head_dim else out
 
 
 def _widen(x: torch.Tensor, heads: int, first: float | torch.Tensor, second: float | torch.Tensor) -> torch.Tensor:

@@ -36,8 +36,8 @@ class ShareReferences:
             # HyperTile makes a batch of tiles of the queries alone; the host's attention then reads the keys as such a batch.
             k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
 
-            def attend(q, k, v, chunks=chunks):
-                return _attend(q, k, v, options, self.previous, chunks)
+            def attend(q, k, v, mask=None, chunks=chunks):
+                return _attend(q, k, v, options, self.previous, chunks, mask)
 
             if sees_references:
                 result = shared_attention(q_, k_, v_, self.references, options["n_heads"], attend)
@@ -100,15 +100,18 @@ def conditional_chunks(options: dict) -> list[bool]:
     return [conditional[index] if conditional else index == 0 for index in options.get("cond_or_uncond", [0])]
 
 
-def _attend(q, k, v, options: dict, previous: Callable | None, chunks: list[int]) -> torch.Tensor:
-    """The attention that the user chose, or another node's replacement. chunks: the part of the batch that q, k, v are."""
+def _attend(q, k, v, options: dict, previous: Callable | None, chunks: list[int], mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The attention that the user chose, or another node's replacement, which takes no mask.
+
+    chunks: the part of the batch that q, k, v are
+    """
     options = {**options, "dim_head": q.shape[-1] // options["n_heads"]}
     for name in ("cond_or_uncond", "uuids"):
         if name in options:
             options[name] = [options[name][chunk] for chunk in chunks]
     if previous is None:
         return optimized_attention(
-            q, k, v, options["n_heads"], attn_precision=options["attn_precision"], transformer_options=options
+            q, k, v, options["n_heads"], mask=mask, attn_precision=options["attn_precision"], transformer_options=options
         )
     # A replacement that hands on the values, as Perturbed-Attention Guidance does, has a row for every key: ours come last.
     return previous(q, k, v, options)[:, :q.shape[1]]
