@@ -7,7 +7,9 @@ keeps norm1 of every self-attention layer. It ends at the last of them.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import comfy.sample
@@ -20,18 +22,37 @@ from ..attention.bank import Appearance, Bank, BlockAddress, Reference, select_t
 from ..attention.reference_mask import token_mask
 from ..attention.unet_blocks import require_unet, transformer_blocks
 from .label_embedding import LabelledPart
-from .reference_picture import fit_to_frame
+from .reference_picture import Part, fit_to_frame
 
 
-@dataclass(frozen=True)
+class EncodedPart(NamedTuple):
+    """The references that a part's pictures became, and what else they depend on."""
+
+    text_embedding: torch.Tensor
+    pooled: torch.Tensor | None
+    vae: object
+    size: tuple[int, int]
+    references: tuple[Reference, ...]
+
+    def is_of(self, labelled: LabelledPart, vae, size: tuple[int, int]) -> bool:
+        same_label = torch.equal(self.text_embedding, labelled.text_embedding) and (
+            self.pooled is labelled.pooled is None or torch.equal(self.pooled, labelled.pooled)
+        )
+        return same_label and self.vae is vae and self.size == size
+
+
+@dataclass(frozen=True, eq=False)
 class AppearanceEncoder:
     """A U-Net that encodes references.
 
     noise_level: the timestep, 0..999, at which it sees them; above 0 the latent is noised accordingly
+    encoded: what each part became last, for as long as the host keeps the part: of a workflow queued again with one part
+        changed, only that one is encoded
     """
 
     patcher: ModelPatcher
     noise_level: int = 0
+    encoded: WeakKeyDictionary[Part, EncodedPart] = field(default_factory=WeakKeyDictionary, repr=False)
 
 
 class _LastBank(Exception):
@@ -44,33 +65,48 @@ def encode_appearance(encoder: AppearanceEncoder, vae, parts: tuple[LabelledPart
     width, height: of the frame to which the pictures are stretched, in pixels
     raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net
     """
-    progress = comfy.utils.ProgressBar(2 * sum(part.image.shape[0] for part, _, _ in parts))
-    pictures = []
+    size = width, height
+    known = {
+        labelled.part: encoded.references for labelled in parts
+        if (encoded := encoder.encoded.get(labelled.part)) and encoded.is_of(labelled, vae, size)
+    }
+    new = {labelled.part: labelled for labelled in parts if labelled.part not in known}.values()
+    progress = comfy.utils.ProgressBar(2 * sum(labelled.part.image.shape[0] for labelled in new))
     # First the VAE for all, then the U-Net for all: where memory is short, one need not make room for the other in turns.
-    for labelled in parts:
+    for labelled in new:
         _check_context(encoder, labelled)
-        for picture, mask in zip(*fit_to_frame(labelled.part, width, height)):
+    pictures = [_encode_pictures(vae, labelled.part, size, progress) for labelled in new]
+    for labelled, latents_and_masks in zip(new, pictures):
+        references = []
+        for latent, mask in latents_and_masks:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            # Channels first in memory: torch's GroupNorm on a CPU loses three digits with channels last.
-            latent = vae.encode(picture.movedim(-1, 0).contiguous().movedim(0, -1)[None])
-            pictures.append((labelled, latent, mask))
+            banks = encode_reference(encoder, latent, mask, labelled, width, height)
+            if not any(len(bank.tokens) for bank in banks.values()):
+                raise ValueError(
+                    f"Part '{labelled.part.label}': nothing is left of the mask at {width}x{height}, so nothing of the picture "
+                    "would be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
+                )
+            references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1]))
             progress.update(1)
+        known[labelled.part] = tuple(references)
+        encoder.encoded[labelled.part] = EncodedPart(
+            labelled.text_embedding, labelled.pooled, vae, size, known[labelled.part]
+        )
+    return Appearance(tuple(reference for labelled in parts for reference in known[labelled.part]))
 
-    references = []
-    for labelled, latent, mask in pictures:
+
+def _encode_pictures(vae, part: Part, size: tuple[int, int], progress) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Latents [1, 4, H/8, W/8] and masks [H, W] of the part's pictures"""
+    encoded = []
+    for picture, mask in zip(*fit_to_frame(part, *size)):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        banks = _encode_reference(encoder, latent, mask, labelled, width, height)
-        if not any(len(bank.tokens) for bank in banks.values()):
-            raise ValueError(
-                f"Part '{labelled.part.label}': nothing is left of the mask at {width}x{height}, so nothing of the picture would "
-                "be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
-            )
-        references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1]))
+        # Channels first in memory: torch's GroupNorm on a CPU loses three digits with channels last.
+        encoded.append((vae.encode(picture.movedim(-1, 0).contiguous().movedim(0, -1)[None]), mask))
         progress.update(1)
-    return Appearance(tuple(references))
+    return encoded
 
 
-def _encode_reference(
+def encode_reference(
     encoder: AppearanceEncoder, latent: torch.Tensor, mask: torch.Tensor, labelled: LabelledPart, width: int, height: int
 ) -> dict[BlockAddress, Bank]:
     """latent: [1, 4, H/8, W/8] as the VAE gives it; mask: [H, W] in 0..1"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from PIL import Image
 LABELS = ("face", "hair or headwear", "upper body clothes", "lower body clothes", "whole body clothes", "shoes")
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Part:
     """One thing to wear, from one or more reference pictures.
 
     label: what it is, as a text for CLIP
