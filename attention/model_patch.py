@@ -164,9 +164,8 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
             # On a GPU the fastest kernels take none, and in half precision it would round the bias.
             takes_mask = previous is None and place == (torch.device("cpu"), torch.float32)
             slot = address, model, hooks, *place
-            references = run.keep(
-                ("keys", *slot), (*map(id, parts), *strengths, takes_mask), _references, parts, address, block.attn1, takes_mask, *place
-            )
+            state = *map(id, parts), *strengths, takes_mask
+            references = run.keep(("keys", *slot), state, _references, parts, address, block.attn1, takes_mask, *place)
             # The same object in every step: torch.compile would take another one for another graph.
             replaced[key] = run.keep(
                 ("attn1", *slot), (id(references), id(previous)), ShareReferences, references, previous

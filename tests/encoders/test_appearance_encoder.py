@@ -40,7 +40,8 @@ def equal(a, b):
 
 def test_of_several_parts_only_a_changed_one_is_encoded_again(checkpoint, encoded_labels):
     clip = checkpoint.clip
-    face, upper, shoes = part("face", "ref_0", "mask_0"), part("upper body clothes", "ref_1", "mask_1"), part("shoes", "ref_0", "mask_0")
+    face, shoes = (part(label, "ref_0", "mask_0") for label in ("face", "shoes"))
+    upper = part("upper body clothes", "ref_1", "mask_1")
     encode(checkpoint, labelled(clip, face, upper))
     changed = encode(checkpoint, labelled(clip, shoes, upper))
     assert encoded_labels == ["face", "upper body clothes", "shoes"]
