@@ -27,7 +27,9 @@ def test_the_input_model_gives_the_same_bytes_before_and_after(checkpoint, every
 
 
 def test_the_same_inputs_give_the_same_bytes_also_when_encoded_again(checkpoint, parts, appearance, draw):
+    checkpoint.appearance_encoder.encoded.clear()
     again = encode(checkpoint, parts)
+    assert again.references[0] is not appearance.references[0]
     for a, b in zip(appearance.references, again.references):
         for address in a.banks:
             assert torch.equal(a.banks[address].tokens, b.banks[address].tokens)
