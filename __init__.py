@@ -9,10 +9,12 @@ from .nodes.apply_pose import Parts2WholeApplyPose
 from .nodes.combine_appearances import Parts2WholeCombineAppearances
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
+from .nodes.example_pictures import copy_example_pictures
 from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart
 from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
+from .nodes.preview_parts import Parts2WholePreviewParts
 from .nodes.sigmas import Parts2WholeSigmas
 
 WEB_DIRECTORY = "./web"
@@ -21,6 +23,7 @@ WEB_DIRECTORY = "./web"
 class Parts2WholeExtension(ComfyExtension):
     async def on_load(self):
         register_folder()
+        copy_example_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -28,6 +31,7 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeLoadPart,
             Parts2WholeMakePart,
             Parts2WholeEncodeLabels,
+            Parts2WholePreviewParts,
             Parts2WholeEncodeAppearance,
             Parts2WholeCombineAppearances,
             Parts2WholeApply,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..encoders.appearance_encoder import encode_appearance
-from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket, PartsSocket
+from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket, PartsSocket, frame_inputs
 
 
 class Parts2WholeEncodeAppearance(io.ComfyNode):
@@ -21,14 +21,7 @@ class Parts2WholeEncodeAppearance(io.ComfyNode):
                 ),
                 io.Vae.Input("vae", tooltip="The VAE that belongs to the appearance encoder."),
                 PartsSocket.Input("parts", tooltip="From Encode Part Labels."),
-                io.Int.Input(
-                    "width", default=512, min=16, max=16384, step=8,
-                    tooltip="Width in pixels to which the pictures are stretched. The release uses the size of the result.",
-                ),
-                io.Int.Input(
-                    "height", default=768, min=16, max=16384, step=8,
-                    tooltip="Height in pixels to which the pictures are stretched. The release uses the size of the result.",
-                ),
+                *frame_inputs(),
             ],
             outputs=[AppearanceSocket.Output(display_name="APPEARANCE")],
         )

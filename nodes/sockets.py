@@ -38,6 +38,20 @@ def label_inputs() -> list[io.Input]:
     ]
 
 
+def frame_inputs() -> list[io.Input]:
+    """The frame in which the appearance encoder sees the references."""
+    return [
+        io.Int.Input(
+            "width", default=512, min=16, max=16384, step=8,
+            tooltip="Width in pixels to which the pictures are stretched. The release uses the size of the result.",
+        ),
+        io.Int.Input(
+            "height", default=768, min=16, max=16384, step=8,
+            tooltip="Height in pixels to which the pictures are stretched. The release uses the size of the result.",
+        ),
+    ]
+
+
 def percent_inputs() -> list[io.Input]:
     """The part of the noise schedule in which a node acts."""
     return [

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def load_core_nodes(*modules: str):
         assert asyncio.run(host_nodes.load_custom_node(str(HOST / "comfy_extras" / f"{module}.py"), module_parent="comfy_extras"))
 
 
+examples = tempfile.TemporaryDirectory()  # the pack puts its example pictures there
+folder_paths.set_input_directory(examples.name)
 PACK = load_pack()
 load_core_nodes(
     "nodes_custom_sampler", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_model_advanced", "nodes_pag",
@@ -55,14 +58,14 @@ def inference_mode():
 
 @pytest.fixture(scope="session", autouse=True)
 def folders(tmp_path_factory):
-    """The host's folders, empty but for the tiny checkpoint."""
+    """The host's folders, empty but for the tiny checkpoint and the pack's own."""
     base = tmp_path_factory.mktemp("comfyui")
     for name in ("input", "output", "temp", "models/parts2whole", "models/diffusers"):
         (base / name).mkdir(parents=True)
     folder_paths.set_input_directory(str(base / "input"))
     folder_paths.set_output_directory(str(base / "output"))
     folder_paths.set_temp_directory(str(base / "temp"))
-    folder_paths.folder_names_and_paths["parts2whole"] = ([str(base / "models" / "parts2whole")], set())
+    folder_paths.folder_names_and_paths["parts2whole"] = ([str(base / "models" / "parts2whole"), str(ROOT / "models")], set())
     folder_paths.folder_names_and_paths["diffusers"] = ([str(base / "models" / "diffusers")], set())
     (base / "models" / "parts2whole" / "tiny").symlink_to(GOLDEN / "checkpoint")
     return base

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..encoders.parts_sheet import parts_sheet
+from .sockets import CATEGORY, PartsSocket, frame_inputs
+
+
+class Parts2WholePreviewParts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholePreviewParts",
+            display_name="Preview Parts",
+            category=CATEGORY,
+            description="Shows every part: its label, the picture, and what of it the appearance encoder sees and keeps.",
+            search_aliases=["preview references", "preview mask", "contact sheet"],
+            is_output_node=True,
+            inputs=[PartsSocket.Input("parts", tooltip="From Encode Part Labels."), *frame_inputs()],
+            outputs=[io.Image.Output(display_name="IMAGE", tooltip="The contact sheet, one column for each picture.")],
+        )
+
+    @classmethod
+    def execute(cls, parts, width, height) -> io.NodeOutput:
+        sheet = parts_sheet(parts, width, height)
+        return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))
