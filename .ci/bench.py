@@ -1,15 +1,24 @@
-"""What references cost: one guided step of SD1.5's U-Net with and without them, random weights, in one process.
+"""What references cost: SD1.5's U-Net at full size with random weights, with and without them, in one process.
 
-    make bench [SIZE=512x512] [ROUNDS=5]
+    make bench [ARGS="--size 768x512 --rounds 5 --only steps encoding"]
 
-The models take turns, and the ratio to the plain model is taken within each round, so that it holds where the machine's
-speed drifts. Prints the median and the range of the ratios.
+Models take turns, and each ratio is taken within its round, so that it holds where the machine's speed drifts. Prints the
+median and the range of the ratios; writes them as JSON and as a plot.
 """
 
+from __future__ import annotations
+
+import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 sys.path.insert(0, os.environ["COMFYUI_PATH"])
 
@@ -17,70 +26,274 @@ import comfy.cli_args
 
 comfy.cli_args.args.use_pytorch_cross_attention = True  # what most users with a GPU run
 
-sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[1:1] = [str(ROOT / "tests"), str(ROOT)]
 
 import conftest  # noqa: E402, F401
 import torch  # noqa: E402
 from full_size import UNET  # noqa: E402
-from parts2whole.attention.bank import Appearance, Bank, Reference  # noqa: E402
+from parts2whole.attention.bank import Appearance, Reference, select_tokens  # noqa: E402
 from parts2whole.attention.unet_blocks import transformer_blocks  # noqa: E402
-from workbench import apply_parts, noise, random_unet, sample  # noqa: E402
+from parts2whole.encoders.appearance_encoder import AppearanceEncoder, encode_reference  # noqa: E402
+from parts2whole.encoders.label_embedding import LabelledPart  # noqa: E402
+from parts2whole.encoders.reference_picture import make_part  # noqa: E402
+from released_attention import apply_as_released  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+from torch.utils.weak import WeakIdKeyDictionary  # noqa: E402
+from workbench import apply_parts, noise, random_unet, rel, sample  # noqa: E402
 
 # How much of the picture the masks of six real references cover.
 COVERAGE = (0.52, 0.32, 0.21, 0.51, 0.29, 0.37)
+GPU = torch.cuda.is_available()
 
 
-def random_appearance(model, count: int, height: int, width: int) -> Appearance:
-    """References of the target's size."""
-    references = []
-    for coverage in COVERAGE[:count]:
-        banks = {}
-        for address, block in transformer_blocks(model.model.diffusion_model).items():
-            channels = block.attn1.to_k.weight.shape[1]
-            level = 3 if address.name == "middle" else {320: 0, 640: 1, 1280: 2}[channels]
-            tokens = -(-height // 2**level) * -(-width // 2**level)
-            kept = int(tokens * coverage)
-            banks[address] = Bank(torch.randn(kept, channels), tokens - kept)
-        references.append(Reference("part", banks, 768))
-    return Appearance(tuple(references))
+class References:
+    """References of a frame's size with random features, in both forms: as this pack keeps them and as the release does."""
+
+    def __init__(self, model, count: int, width: int, height: int):
+        generator = torch.Generator().manual_seed(count)
+        self.features, references = [], []
+        for i in range(count):
+            features, banks = {}, {}
+            for address, block in transformer_blocks(model.model.diffusion_model).items():
+                channels = block.attn1.to_k.weight.shape[1]
+                level = 3 if address.name == "middle" else {320: 0, 640: 1, 1280: 2}[channels]
+                tokens = -(-height // 8 // 2**level) * -(-width // 8 // 2**level)
+                mask = (torch.arange(tokens) < tokens * COVERAGE[i % len(COVERAGE)]).float()
+                every = torch.randn(tokens, channels, generator=generator)
+                features[address] = every * mask[:, None]
+                banks[address] = select_tokens(every, mask)
+            self.features.append(features)
+            references.append(Reference("part", banks, 768))
+        self.appearance = Appearance(tuple(references))
 
 
-def seconds_per_step(model, latent: dict) -> float:
+def seconds_per_step(model, width: int, height: int, batch: int = 1, cfg: float = 3.5) -> float:
     """The second of two steps: in the first the references' keys and values are projected."""
     times = []
 
     def timed(apply_model, args):
+        _synchronise()
         begin = time.perf_counter()
         result = apply_model(args["input"], args["timestep"], **args["c"])
+        _synchronise()
         times.append(time.perf_counter() - begin)
         return result
 
     model = model.clone()
     model.set_model_unet_function_wrapper(timed)
+    _sample(model, width, height, batch, cfg)
+    return times[1]
+
+
+def _sample(model, width: int, height: int, batch: int = 1, cfg: float = 3.5) -> torch.Tensor:
     sigmas = model.get_model_object("model_sampling").sigmas[[801, 701, 601]]
     positive, negative = ([[torch.ones(1, 77, 768) * x, {}]] for x in (0.1, -0.1))
-    sample(model, None, latent, positive=positive, negative=negative, sigmas=sigmas)
-    return times[1]
+    return sample(
+        model, None, noise(height // 8, width // 8, batch), positive=positive, negative=negative, sigmas=sigmas, cfg=cfg
+    )
+
+
+def _synchronise():
+    if GPU:
+        torch.cuda.synchronize()
+
+
+def compare(takes: dict[str, Callable[[], float]], rounds: int, against: str) -> dict[str, dict]:
+    """takes: by name, what returns the seconds that it took"""
+    times = {name: [] for name in takes}
+    for _ in range(rounds):
+        for name, take in takes.items():
+            times[name].append(take())
+    rows = {}
+    for name, values in times.items():
+        ratios = [a / b for a, b in zip(values, times[against])]
+        rows[name] = {
+            "seconds": statistics.median(values), "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)
+        }
+    return rows
+
+
+def show(title: str, rows: dict[str, dict]):
+    print(f"\n{title}\n{'':34}{'ratio':>8}{'least':>8}{'most':>8}{'seconds':>10}")
+    for name, row in rows.items():
+        print(f"  {name:32}{row['ratio']:8.3f}{row['least']:8.3f}{row['most']:8.3f}{row['seconds']:10.3f}", flush=True)
+
+
+def bench_steps(plain, options) -> dict:
+    """One guided step."""
+    width, height = options.size
+    models = {"plain": plain}
+    for count in (1, 3, 6):
+        appearance = References(plain, count, width, height).appearance
+        models["1 reference" if count == 1 else f"{count} references"] = apply_parts(plain, appearance)
+    three = References(plain, 3, width, height)
+    models["3 references, drop"] = apply_parts(plain, three.appearance, mask_mode="drop")
+    models["3 references, as released"] = apply_as_released(plain, three.features)
+
+    difference = rel(_sample(models["3 references"], width, height), _sample(models["3 references, as released"], width, height))
+    print(f"Ours and the release's algorithm, 3 references: pictures differ by {difference:.1e}.")
+    assert difference < 1e-3
+    takes = {name: partial(seconds_per_step, model, width, height) for name, model in models.items()}
+    rows = compare(takes, options.rounds, "plain")
+    show(f"One guided step at {width}x{height}, against the plain model", rows)
+    released = rows["3 references, as released"]["ratio"] / rows["3 references"]["ratio"]
+    print(f"  The release's algorithm takes {released:.2f} times as long as ours.")
+    return rows
+
+
+def bench_encoding(plain, options) -> dict:
+    """One reference, by the U-Net alone."""
+    width, height = options.size
+    encoder = AppearanceEncoder(plain)
+    part = make_part("part", torch.rand(1, height, width, 3))
+    labelled = LabelledPart(part, torch.ones(1, 77, 768) * 0.1, None)
+    latent, mask = torch.randn(1, 4, height // 8, width // 8), torch.ones(height, width)
+
+    def encode() -> float:
+        _synchronise()
+        begin = time.perf_counter()
+        encode_reference(encoder, latent, mask, labelled, width, height)
+        _synchronise()
+        return time.perf_counter() - begin
+
+    encode()
+    takes = {"plain, unguided": partial(seconds_per_step, plain, width, height, cfg=1.0), "encoding one reference": encode}
+    rows = compare(takes, options.rounds, "plain, unguided")
+    show(f"Encoding a reference at {width}x{height}, against a plain unguided forward pass", rows)
+    return rows
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of the tensors that are alive at once, at the most, of those made inside: the same on every device."""
+
+    def __enter__(self):
+        self.alive = self.peak = 0
+        self.storages = WeakIdKeyDictionary()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        out = function(*arguments, **(keywords or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.storages:
+                self.storages[storage] = True
+                self.alive += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+                self.peak = max(self.peak, self.alive)
+        return out
+
+    def _free(self, size: int):
+        self.alive -= size
+
+
+def bench_memory(plain, options) -> dict:
+    """The peak of a sampling run in half precision, beyond that of the plain model. Counted, so that once is enough."""
+    width, height = options.size
+    half = random_unet("SD15", torch.bfloat16, **UNET)
+    references = References(half, 3, width, height)
+    peaks = {}
+    for name, model in {"plain": half, "3 references": apply_parts(half, references.appearance)}.items():
+        _sample(model, width, height)  # what the host loads stays
+        with PeakMemory() as memory:
+            _sample(model, width, height)
+        peaks[name] = memory.peak
+    added = peaks["3 references"] - peaks["plain"]
+    banks = [bank for reference in references.appearance.references for bank in reference.banks.values()]
+    kept = sum(2 * 2 * bank.tokens.numel() for bank in banks)
+    print(f"\nMemory of 3 references at {width}x{height} in half precision: {added / 1e6:.0f} MB at the peak of a run; their keys "
+          f"and values alone are {kept / 1e6:.0f} MB.")
+    return {"peaks": peaks, "added": added, "keys and values": kept}
+
+
+IMPORT = """
+import asyncio, sys, time
+sys.path.insert(0, {host!r})
+import comfy.cli_args
+comfy.cli_args.args.cpu = {cpu}
+import folder_paths, nodes, tempfile
+folder_paths.set_input_directory(tempfile.mkdtemp())
+asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
+begin = time.perf_counter()
+asyncio.run(nodes.load_custom_node({pack!r}, module_parent="custom_nodes"))
+print("seconds", time.perf_counter() - begin)
+"""
+
+
+def bench_import(plain, options) -> dict:
+    """How long the pack keeps the server's start, after the host's own nodes."""
+    script = IMPORT.format(host=os.environ["COMFYUI_PATH"], cpu=not GPU, pack=str(ROOT))
+    outputs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout for _ in range(3)]
+    seconds = [float(output.split("seconds")[-1]) for output in outputs]
+    print(f"\nImport of the pack when the server starts: {statistics.median(seconds):.2f} s")
+    return {"seconds": statistics.median(seconds)}
+
+
+def bench_growth(plain, options) -> dict:
+    """More references, larger pictures, larger batches."""
+    width, height = options.size
+    cases = {f"references: {count}": (count, width, height, 1) for count in (0, 1, 2, 4, 8, 16)}
+    cases |= {f"3 references, {size}x{size}": (3, size, size, 1) for size in options.sizes}
+    cases |= {f"3 references, batch {batch}": (3, width, height, batch) for batch in (1, 2, 4, 8)}
+    rows = {}
+    for name, (count, width, height, batch) in cases.items():
+        model = apply_parts(plain, References(plain, count, width, height).appearance) if count else plain
+        takes = {
+            "plain": partial(seconds_per_step, plain, width, height, batch),
+            name: partial(seconds_per_step, model, width, height, batch),
+        }
+        rows[name] = compare(takes, max(1, options.rounds // 2), "plain")[name]
+    show("How the cost grows, each against the plain model of the same size and batch", rows)
+    return rows
+
+
+def plot(results: dict, path: Path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    tables = {name: rows for name, rows in results.items() if name in ("steps", "encoding", "growth")}
+    heights = [len(rows) for rows in tables.values()]
+    figure, axes = plt.subplots(
+        len(tables), figsize=(8, 0.35 * sum(heights) + len(tables)), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for axis, (title, rows) in zip(axes[:, 0], tables.items()):
+        ratios = [row["ratio"] for row in rows.values()]
+        spread = [[row["ratio"] - row["least"] for row in rows.values()], [row["most"] - row["ratio"] for row in rows.values()]]
+        bars = axis.barh(list(rows), ratios, xerr=spread, color="#2f6db3", ecolor="#888888")
+        axis.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=6, fontsize=8)
+        axis.set_title(f"{title}: time against the plain model's", fontsize=10)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.invert_yaxis()
+        axis.margins(x=0.1)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+BENCHES = {"steps": bench_steps, "encoding": bench_encoding, "memory": bench_memory, "import": bench_import, "growth": bench_growth}
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = (int(number) for number in text.split("x"))
+    return width, height
 
 
 @torch.inference_mode()
 def main():
-    width, height = (int(x) // 8 for x in os.environ.get("SIZE", "512x512").split("x"))
+    parser = argparse.ArgumentParser(description="Measures what references cost.")
+    parser.add_argument("--size", type=_size, default=(512, 512), help="width and height, as 512x768")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[512, 768], help="of the growth with resolution, up to 1536")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", choices=BENCHES, default=["steps", "encoding", "memory", "import"])
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
+    options = parser.parse_args()
     plain = random_unet("SD15", **UNET)
-    models = {"plain": plain}
-    for count in (1, 3, 6):
-        models[f"{count} references"] = apply_parts(plain, random_appearance(plain, count, height, width))
-    models["3 references, drop"] = apply_parts(plain, random_appearance(plain, 3, height, width), mask_mode="drop")
-
-    times = {name: [] for name in models}
-    for _ in range(int(os.environ.get("ROUNDS", 5))):
-        for name, model in models.items():
-            times[name].append(seconds_per_step(model, noise(height, width)))
-    print(f"One guided step at {width * 8}x{height * 8}: time, and its ratio to the plain model (median, least, most)")
-    for name, values in times.items():
-        ratios = [a / b for a, b in zip(values, times["plain"])]
-        print(f"  {name:20} {statistics.median(values):8.2f} s {statistics.median(ratios):8.2f} "
-              f"{min(ratios):6.2f} {max(ratios):6.2f}")
+    results = {name: BENCHES[name](plain, options) for name in options.only}
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "bench.json").write_text(json.dumps(results, indent=2) + "\n")
+    plot(results, options.output / "bench.png")
+    print(f"\n{options.output}")
 
 
 if __name__ == "__main__":

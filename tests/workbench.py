@@ -101,22 +101,22 @@ def encode(checkpoint, parts, width=128, height=192):
     )
 
 
-def random_unet(architecture: str, **unet_config) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL of one of the host's architectures at any width, with random weights in float32.
+def random_unet(architecture: str, dtype=torch.float32, **unet_config) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of one of the host's architectures at any width, with random weights.
 
     unet_config: the arguments of the host's U-Net, with num_heads or num_head_channels
     """
     config = getattr(comfy.supported_models, architecture)(unet_config)
     heads = {name: unet_config.get(name, -1) for name in ("num_heads", "num_head_channels")}
     config.unet_config.update(heads)
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None)
     model = config.get_model({})
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.diffusion_model.named_parameters():
         if parameter.ndim > 1:
-            parameter.data = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
+            parameter.data = (torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5).to(dtype)
         else:
-            parameter.data = torch.full(parameter.shape, float(name.endswith("weight")))
+            parameter.data = torch.full(parameter.shape, float(name.endswith("weight")), dtype=dtype)
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
