@@ -31,14 +31,14 @@ class EncodedPart(NamedTuple):
     text_embedding: torch.Tensor
     pooled: torch.Tensor | None
     vae: object
-    size: tuple[int, int]
+    frame: tuple[int, int, str]
     references: tuple[Reference, ...]
 
-    def is_of(self, labelled: LabelledPart, vae, size: tuple[int, int]) -> bool:
+    def is_of(self, labelled: LabelledPart, vae, frame: tuple[int, int, str]) -> bool:
         same_label = torch.equal(self.text_embedding, labelled.text_embedding) and (
             self.pooled is labelled.pooled is None or torch.equal(self.pooled, labelled.pooled)
         )
-        return same_label and self.vae is vae and self.size == size
+        return same_label and self.vae is vae and self.frame == frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,23 +59,27 @@ class _LastBank(Exception):
     """Ends the encoder's forward pass: what comes after the last norm1 is not needed, and the release lacks its weights."""
 
 
-def encode_appearance(encoder: AppearanceEncoder, vae, parts: tuple[LabelledPart, ...], width: int, height: int) -> Appearance:
+def encode_appearance(
+    encoder: AppearanceEncoder, vae, parts: tuple[LabelledPart, ...], width: int, height: int, fit: str = "stretch"
+) -> Appearance:
     """Encodes every picture of every part.
 
-    width, height: of the frame to which the pictures are stretched, in pixels
-    raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net
+    width, height: of the frame to which the pictures are fitted, in pixels
+    fit: how, see `fit_to_frame`
+    raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net, and where nothing
+        is left of a mask in the frame
     """
-    size = width, height
+    frame = width, height, fit
     known = {
         labelled.part: encoded.references for labelled in parts
-        if (encoded := encoder.encoded.get(labelled.part)) and encoded.is_of(labelled, vae, size)
+        if (encoded := encoder.encoded.get(labelled.part)) and encoded.is_of(labelled, vae, frame)
     }
     new = {labelled.part: labelled for labelled in parts if labelled.part not in known}.values()
     progress = comfy.utils.ProgressBar(2 * sum(labelled.part.image.shape[0] for labelled in new))
-    # First the VAE for all, then the U-Net for all: where memory is short, one need not make room for the other in turns.
     for labelled in new:
         _check_context(encoder, labelled)
-    pictures = [_encode_pictures(vae, labelled.part, size, progress) for labelled in new]
+    # First the VAE for all, then the U-Net for all: where memory is short, one need not make room for the other in turns.
+    pictures = [_encode_pictures(vae, labelled.part, frame, progress) for labelled in new]
     for labelled, latents_and_masks in zip(new, pictures):
         references = []
         for latent, mask in latents_and_masks:
@@ -90,15 +94,15 @@ def encode_appearance(encoder: AppearanceEncoder, vae, parts: tuple[LabelledPart
             progress.update(1)
         known[labelled.part] = tuple(references)
         encoder.encoded[labelled.part] = EncodedPart(
-            labelled.text_embedding, labelled.pooled, vae, size, known[labelled.part]
+            labelled.text_embedding, labelled.pooled, vae, frame, known[labelled.part]
         )
     return Appearance(tuple(reference for labelled in parts for reference in known[labelled.part]))
 
 
-def _encode_pictures(vae, part: Part, size: tuple[int, int], progress) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _encode_pictures(vae, part: Part, frame: tuple[int, int, str], progress) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Latents [1, 4, H/8, W/8] and masks [H, W] of the part's pictures"""
     encoded = []
-    for picture, mask in zip(*fit_to_frame(part, *size)):
+    for picture, mask in zip(*fit_to_frame(part, *frame)):
         comfy.model_management.throw_exception_if_processing_interrupted()
         # Channels first in memory: torch's GroupNorm on a CPU loses three digits with channels last.
         encoded.append((vae.encode(picture.movedim(-1, 0).contiguous().movedim(0, -1)[None]), mask))

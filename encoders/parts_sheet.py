@@ -16,18 +16,19 @@ TILE, GAP, LINE, FONT_SIZE = 256, 12, 20, 14
 PAPER, INK, REMOVED = (232, 235, 239), (32, 36, 42), (214, 51, 108)
 
 
-def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int) -> torch.Tensor:
+def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int, fit: str = "stretch") -> torch.Tensor:
     """One column for each reference picture: its label, the picture as given, the same as the encoder sees it with what is
     masked out in red, and how much is kept.
 
     width, height: of the encoder's frame, in pixels
+    fit: how pictures come to it, see `fit_to_frame`
     returns: [1, H, W, 3] in 0..1
     """
     font = ImageFont.load_default(FONT_SIZE)
     columns = []
     for labelled in parts:
         part = labelled.part
-        for given, picture, mask in zip(part.image, *fit_to_frame(part, width, height)):
+        for given, picture, mask in zip(part.image, *fit_to_frame(part, width, height, fit)):
             kept = [token_mask(mask, (-(-height // size), -(-width // size))) for size in LEVELS]
             shares = " ".join(f"{100 * (level > 0).float().mean():.0f}%" for level in kept)
             tiles = _as_given(given), _with_mask(picture, kept[0])

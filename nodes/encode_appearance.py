@@ -27,5 +27,5 @@ class Parts2WholeEncodeAppearance(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, appearance_encoder, vae, parts, width, height) -> io.NodeOutput:
-        return io.NodeOutput(encode_appearance(appearance_encoder, vae, parts, width, height))
+    def execute(cls, appearance_encoder, vae, parts, width, height, fit="stretch") -> io.NodeOutput:
+        return io.NodeOutput(encode_appearance(appearance_encoder, vae, parts, width, height, fit))

@@ -21,6 +21,6 @@ class Parts2WholePreviewParts(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, parts, width, height) -> io.NodeOutput:
-        sheet = parts_sheet(parts, width, height)
+    def execute(cls, parts, width, height, fit="stretch") -> io.NodeOutput:
+        sheet = parts_sheet(parts, width, height, fit)
         return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))

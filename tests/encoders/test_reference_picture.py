@@ -30,6 +30,57 @@ def test_pictures_and_masks_of_any_size(shape, mask_shape):
     assert picture.shape == (shape[0], 16, 24, 3) and mask.shape == (shape[0], 16, 24)
 
 
+def half_red_half_blue(width: int, height: int):
+    """Red on the left, blue on the right; the mask is the blue half."""
+    image = torch.zeros(1, height, width, 3)
+    image[:, :, :width // 2, 0] = image[:, :, width // 2:, 2] = 1
+    mask = torch.zeros(1, height, width)
+    mask[:, :, width // 2:] = 1
+    return make_part("face", image, mask)
+
+
+def test_pad_shows_the_whole_picture_with_white_beside_it():
+    picture, mask = fit_to_frame(half_red_half_blue(80, 40), 40, 40, "pad")
+    assert picture[0, [0, 9, 30, 39]].eq(1).all() and mask[0, [0, 9, 30, 39]].eq(0).all()
+    red, blue = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+    assert picture[0, 10:30, :18].eq(red).all() and picture[0, 10:30, 22:].eq(blue).all()
+    assert mask[0, 10:30, :18].eq(0).all() and mask[0, 10:30, 22:].eq(1).all()
+    tall, _ = fit_to_frame(half_red_half_blue(40, 80), 40, 40, "pad")
+    assert tall[0, :, [0, 9, 30, 39]].eq(1).all() and not tall[0, :, 10:30].eq(1).all(-1).any()
+
+
+def test_crop_keeps_the_shape_and_has_the_part_in_its_middle_as_far_as_it_can():
+    picture, mask = fit_to_frame(half_red_half_blue(80, 40), 40, 40, "crop")
+    assert mask.eq(1).all() and picture.eq(torch.tensor([0.0, 0.0, 1.0])).all(), "the window lies on the blue half"
+    part = half_red_half_blue(80, 40)
+    part.mask[:] = 0
+    part.mask[0, 20, :10] = 1  # at the left edge: the window stops there
+    picture, _ = fit_to_frame(part, 40, 40, "crop")
+    assert picture.eq(torch.tensor([1.0, 0.0, 0.0])).all()
+    part.mask[0, 20, :] = 1
+    picture, mask = fit_to_frame(part, 40, 40, "crop")
+    assert picture[0, :, :18, 0].eq(1).all() and picture[0, :, 22:, 2].eq(1).all(), "in the middle of the picture"
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_a_picture_of_the_frames_shape_is_the_same_however_it_is_fitted(fit):
+    image = torch.rand(1, 60, 40, 4)
+    fitted, expected = (fit_to_frame(make_part("face", image), 20, 30, way) for way in (fit, "stretch"))
+    assert torch.equal(fitted[0], expected[0]) and torch.equal(fitted[1], expected[1])
+
+
+def test_another_way_to_fit_is_another_appearance(checkpoint):
+    part = run("Parts2WholeMakePart", image=torch.rand(1, 32, 90, 3), label="shoes")
+    parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
+    frame = {"parts": parts, "vae": checkpoint.vae, "width": 64, "height": 64}
+    stretched, default, padded = (
+        run("Parts2WholeEncodeAppearance", appearance_encoder=checkpoint.appearance_encoder, **frame, **fit)
+        for fit in ({"fit": "stretch"}, {}, {"fit": "pad"})
+    )
+    first, second, third = (next(iter(a.references[0].banks.values())).tokens for a in (stretched, default, padded))
+    assert torch.equal(first, second) and not torch.equal(first, third)
+
+
 def test_each_picture_of_a_batch_is_a_reference(checkpoint):
     part = run("Parts2WholeMakePart", image=torch.rand(3, 32, 32, 3), label="shoes")
     parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
