@@ -29,6 +29,7 @@ comfy.cli_args.args.use_pytorch_cross_attention = True  # what most users with a
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[1:1] = [str(ROOT / "tests"), str(ROOT)]
 
+import comfy.utils  # noqa: E402
 import conftest  # noqa: E402, F401
 import torch  # noqa: E402
 from full_size import UNET  # noqa: E402
@@ -288,6 +289,7 @@ def main():
     parser.add_argument("--only", nargs="*", choices=BENCHES, default=["steps", "encoding", "memory", "import"])
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
     options = parser.parse_args()
+    comfy.utils.PROGRESS_BAR_ENABLED = False
     plain = random_unet("SD15", **UNET)
     results = {name: BENCHES[name](plain, options) for name in options.only}
     options.output.mkdir(parents=True, exist_ok=True)

@@ -21,9 +21,11 @@ def start_host(models: Path | None = None):
 
     comfy.cli_args.args.cpu = not torch.cuda.is_available()
     comfy.cli_args.args.use_pytorch_cross_attention = True  # much faster on a CPU, and a GPU's default
+    import comfy.utils
     import folder_paths
     import nodes
 
+    comfy.utils.PROGRESS_BAR_ENABLED = False  # a bar for each of hundreds of pictures
     # Not the user's: the pack puts example pictures there.
     inputs = tempfile.TemporaryDirectory()
     atexit.register(inputs.cleanup)
