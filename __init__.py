@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .encoders.checkpoint_files import register_folder
+from .encoders import checkpoint_files, human_parsing
 from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
 from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
@@ -14,6 +14,7 @@ from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart
 from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
+from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoToParts
 from .nodes.preview_parts import Parts2WholePreviewParts
 from .nodes.sigmas import Parts2WholeSigmas
 
@@ -22,7 +23,8 @@ WEB_DIRECTORY = "./web"
 
 class Parts2WholeExtension(ComfyExtension):
     async def on_load(self):
-        register_folder()
+        checkpoint_files.register_folder()
+        human_parsing.register_folder()
         copy_example_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -30,6 +32,8 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeLoader,
             Parts2WholeLoadPart,
             Parts2WholeMakePart,
+            Parts2WholePhotoToParts,
+            Parts2WholeLabelMapToParts,
             Parts2WholeEncodeLabels,
             Parts2WholePreviewParts,
             Parts2WholeEncodeAppearance,
