@@ -15,6 +15,7 @@ from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart
 from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
 from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoToParts
+from .nodes.pose_region import Parts2WholePoseRegion
 from .nodes.preview_parts import Parts2WholePreviewParts
 from .nodes.sigmas import Parts2WholeSigmas
 
@@ -38,6 +39,7 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholePreviewParts,
             Parts2WholeEncodeAppearance,
             Parts2WholeCombineAppearances,
+            Parts2WholePoseRegion,
             Parts2WholeApply,
             Parts2WholeApplyPose,
             Parts2WholeApplyImageAttention,

@@ -20,6 +20,7 @@ class AppliedParts:
     keep_removed: masked-out tokens stay in the softmax as zero keys, as trained; otherwise they are dropped
     strength: weight of the references in the softmax, 1 as trained
     start, end: part of the noise schedule in which they act, 0..1
+    region: [B, H, W] in 0..1, of any size, where in the target they act; None: everywhere
     """
 
     appearance: Appearance
@@ -27,6 +28,7 @@ class AppliedParts:
     strength: float
     start: float
     end: float
+    region: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

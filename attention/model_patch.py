@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
@@ -19,9 +21,9 @@ from ..encoders.pose_guider import encode_pose
 from .applied import AppliedImageAttention, AppliedParts, AppliedPose
 from .bank import BlockAddress
 from .image_attention import KeysAndValues
-from .shared_attention import ReferenceKeys, join_references
+from .shared_attention import ReferenceGroup, ReferenceKeys, join_references
 from .unet_blocks import require_unet, transformer_blocks
-from .unet_patches import CONDITIONAL, AddImageTokens, AddPose, ShareReferences, conditional_chunks
+from .unet_patches import CONDITIONAL, REGIONS, AddImageTokens, AddPose, ShareReferences, conditional_chunks
 
 KEY = "parts2whole"
 RUN = "parts2whole_run"
@@ -79,6 +81,8 @@ def apply(model: ModelPatcher, applied: AppliedParts | AppliedPose | AppliedImag
 
     model = model.clone()
     if applied.strength == 0 or applied.start >= applied.end:
+        return model
+    if isinstance(applied, AppliedParts) and applied.region is not None and not applied.region.any():
         return model
     options = model.model_options["transformer_options"]
     options[KEY] = (*options.get(KEY, ()), applied)
@@ -152,6 +156,11 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
     parts = tuple(applied for applied in active if isinstance(applied, AppliedParts))
     image_attentions = tuple(applied for applied in active if isinstance(applied, AppliedImageAttention))
 
+    regions = [
+        torch.cat(_for_chunks(applied, partial(_resize_region, applied.region.to(x.device)), x, transformer_options, run))
+        for applied in parts if applied.region is not None
+    ]
+
     place = x.device, model.get_dtype_inference()
     hooks, strengths = _weight_hooks(model)
     replace = {name: dict(blocks) for name, blocks in transformer_options.get("patches_replace", {}).items()}
@@ -161,8 +170,8 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
         if parts:
             replaced = replace.setdefault("attn1", {})
             previous = replaced.get(key, replaced.get(key[:2]))
-            # On a GPU the fastest kernels take none, and in half precision it would round the bias.
-            takes_mask = previous is None and place == (torch.device("cpu"), torch.float32)
+            # On a GPU the fastest kernels take none, in half precision it would round the bias, and with regions it is large.
+            takes_mask = previous is None and not regions and place == (torch.device("cpu"), torch.float32)
             slot = address, model, hooks, *place
             state = *map(id, parts), *strengths, takes_mask
             references = run.keep(("keys", *slot), state, _references, parts, address, block.attn1, takes_mask, *place)
@@ -180,9 +189,9 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
     patches = dict(transformer_options.get("patches", {}))
     for applied in active:
         if isinstance(applied, AppliedPose):
-            features = _pose_features(applied, x, transformer_options, run)
+            features = _for_chunks(applied, partial(_encode_poses, applied, x.device, run), x, transformer_options, run)
             patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features)]
-    options = {**transformer_options, "patches_replace": replace, "patches": patches}
+    options = {**transformer_options, "patches_replace": replace, "patches": patches, REGIONS: regions}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -197,12 +206,15 @@ def _references(
     parts: tuple[AppliedParts, ...], address: BlockAddress, attn1, takes_mask: bool, device, dtype
 ) -> ReferenceKeys:
     """Keys and values of all references at one layer, by the denoiser's to_k and to_v."""
-    groups = []
+    groups, regions = [], 0
     for applied in parts:
         banks = [reference.banks[address] for reference in applied.appearance.references]
         tokens = torch.cat([bank.tokens for bank in banks]).to(device, dtype)
         removed = sum(bank.removed for bank in banks) if applied.keep_removed else 0
-        groups.append((attn1.to_k(tokens), attn1.to_v(tokens), applied.strength, removed))
+        region = None
+        if applied.region is not None:
+            region, regions = regions, regions + 1
+        groups.append(ReferenceGroup(attn1.to_k(tokens), attn1.to_v(tokens), applied.strength, removed, region))
     references = join_references(groups)
     return references if takes_mask else references.widened(attn1.heads)
 
@@ -214,10 +226,16 @@ def _image_tokens(image_attentions, address: BlockAddress, device, dtype) -> lis
     ]
 
 
-def _pose_features(applied: AppliedPose, x: torch.Tensor, options: dict, run: _Run) -> list[torch.Tensor]:
-    """For every chunk of the batch the pose features [B, C, h, w] of its place in the latent."""
+def _for_chunks(
+    applied: AppliedPose | AppliedParts, whole: Callable[[list[int], tuple[int, int]], torch.Tensor], x: torch.Tensor,
+    options: dict, run: _Run,
+) -> list[torch.Tensor]:
+    """For every chunk of the batch [B, C, h, w], at its place in the latent.
+
+    whole: [B, C, H, W] of the latents of these numbers, for a whole latent of this size
+    """
     uuids = options.get("uuids", [None])
-    rows = range(x.shape[0] // len(uuids))
+    rows = list(range(x.shape[0] // len(uuids)))
     areas = options.get(AREAS)
     grid = list(x.shape[2:])
     # Core's context windows: over the batch each latent keeps its own pose, over height or width the window is cut out.
@@ -234,10 +252,10 @@ def _pose_features(applied: AppliedPose, x: torch.Tensor, options: dict, run: _R
         elif areas and not area and areas.grid != tuple(grid):
             run.keep(
                 ("tile", applied), (), logging.warning,
-                "Parts2Whole: the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose: "
-                "sample without tiling, or without Apply Pose Guider.",
+                "Parts2Whole: the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose "
+                "and the whole region: sample without tiling, or without these.",
             )
-        features = _encode_poses(applied, rows, tuple(size), x.device, run)
+        features = whole(rows, tuple(size))
         if window is not None and window.dim >= 2:
             features = window.get_tensor(features, x.device)
         if area:
@@ -246,7 +264,12 @@ def _pose_features(applied: AppliedPose, x: torch.Tensor, options: dict, run: _R
     return out
 
 
-def _encode_poses(applied: AppliedPose, rows, grid: tuple[int, int], device: torch.device, run: _Run) -> torch.Tensor:
+def _resize_region(region: torch.Tensor, rows: list[int], grid: tuple[int, int]) -> torch.Tensor:
+    """The region of each latent; fewer regions than latents are used in turn."""
+    return F.adaptive_avg_pool2d(region[[row % region.shape[0] for row in rows], None], grid)
+
+
+def _encode_poses(applied: AppliedPose, device: torch.device, run: _Run, rows: list[int], grid: tuple[int, int]) -> torch.Tensor:
     """The features of the pose of each latent; fewer poses than latents are used in turn."""
     poses = [row % applied.image.shape[0] for row in rows]
     return torch.cat([run.keep((applied, pose, grid, device), (), _encode_pose, applied, pose, grid, device) for pose in poses])

@@ -10,7 +10,8 @@ and value 0, so the tokens can be dropped if one *null key* stands for them: exa
 
 A term added to the logits of one key can be an attention mask, which costs nothing on a CPU, or be carried by more
 channels of the heads, a constant in the query and the term in the key: then every attention kernel serves, those without
-masks too. docs/performance.md has what each gave.
+masks too. docs/performance.md has what each gave. A *region*, where in the target a reference may act, is such a term too:
+the logarithm of the region in the query, and a constant in the keys of that reference.
 
 Torch only: the ComfyUI patch, the training code and the tests all call this file.
 """
@@ -24,61 +25,89 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# Attention kernels want head sizes that are multiples of 8, so one channel more means eight. Two are used: in half
-# precision the second carries what the first rounds off.
-BIAS_CHANNELS = 8
-# The constant in the query: a power of two, so that it is exact, and of the size of the queries themselves.
-QUERY_BIAS = 8.0
+# Attention kernels want head sizes that are multiples of 8, so one channel more means eight. Two carry the bias: in half
+# precision the second has what the first rounds off. The others have a region each.
+CHANNELS, BIAS_CHANNELS = 8, 2
+# Constants in the query and in the key: powers of two, so that they are exact, and of the size of queries and keys.
+QUERY_BIAS, KEY_REGION = 8.0, 16.0
+# exp of it is lost in the rounding of float32, and the number itself does no harm to kernels that quantise queries.
+OUTSIDE = -60.0
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+class ReferenceGroup(NamedTuple):
+    """Keys and values of references that share a strength and a region.
+
+    k, v: [R, H * d]
+    strength: s > 0, which multiplies the weight of the keys before the softmax is normalised; 1 as trained
+    removed: the number n >= 0 of removed tokens that stay in the softmax; 0: they are dropped, which is another model than
+        the trained one
+    region: the number of the region of the target in which they act; None: everywhere
+    """
+
+    k: torch.Tensor
+    v: torch.Tensor
+    strength: float = 1.0
+    removed: float = 0
+    region: int | None = None
 
 
 class ReferenceKeys(NamedTuple):
     """Keys and values of all references at one self-attention layer.
 
-    k, v: [R, H * d], or [R, H * (d + BIAS_CHANNELS)] where the heads carry the bias
+    k, v: [R, H * d], or [R, H * wider] where the heads carry bias and regions
     bias: [R], float32, added to the logits of each key; None where all are 0, or the heads carry it
+    regions: [R, N], 1 where a key acts in a region alone; None where all act everywhere, or the heads carry it
     """
 
     k: torch.Tensor
     v: torch.Tensor
     bias: torch.Tensor | None
+    regions: torch.Tensor | None = None
 
     def widened(self, heads: int) -> ReferenceKeys:
-        """The same with the bias in the heads, for attention that takes no mask."""
+        """The same with bias and regions in the heads, for attention that takes no mask."""
         if self.bias is None:
             return self
-        wide = self.k.shape[-1] // heads + BIAS_CHANNELS
-        bias = self.bias * math.sqrt(wide) / QUERY_BIAS  # attention divides by sqrt(wide)
+        regions = self.regions if self.regions is not None else self.k.new_zeros(len(self.k), 0)
+        extra = -(-(BIAS_CHANNELS + regions.shape[1]) // CHANNELS) * CHANNELS
+        bias = self.bias * math.sqrt(self.k.shape[-1] // heads + extra) / QUERY_BIAS  # attention divides by the root
         rounded = bias.to(self.k.dtype)
-        rest = (bias - rounded).to(self.k.dtype)
-        return ReferenceKeys(_widen(self.k, heads, rounded[:, None], rest[:, None]), _widen(self.v, heads, 0.0, 0.0), None)
+        terms = torch.stack([rounded, (bias - rounded).to(self.k.dtype)], -1)
+        k = _widen(self.k, heads, extra, torch.cat([terms, KEY_REGION * regions.to(self.k.dtype)], -1))
+        return ReferenceKeys(k, _widen(self.v, heads, extra), None)
 
 
-def join_references(groups: Sequence[tuple[torch.Tensor, torch.Tensor, float, float]]) -> ReferenceKeys:
-    """Puts the keys of several groups of references side by side and adds the null key of their removed tokens.
-
-    groups: for each group its keys and values [R_i, H * d], its strength s > 0, which multiplies the weight of its keys
-        before the softmax is normalised (1 as trained), and the number n_i >= 0 of removed tokens that stay in the
-        softmax (0: they are dropped, which is another model than the trained one).
-    returns: the keys of all groups, with one null key of logit log(sum of s_i n_i) where that sum is positive.
-    """
-    k = torch.cat([group[0] for group in groups])
-    v = torch.cat([group[1] for group in groups])
-    null_weight = sum(strength * removed for _, _, strength, removed in groups)
-    if null_weight == 0 and all(strength == 1 for _, _, strength, _ in groups):
+def join_references(groups: Sequence[ReferenceGroup]) -> ReferenceKeys:
+    """Puts the keys of several groups of references side by side and adds the null keys of their removed tokens: one for all
+    that act everywhere, of logit log(sum of s n), and one for each region."""
+    removed = {}
+    for group in groups:
+        removed[group.region] = removed.get(group.region, 0.0) + group.strength * group.removed
+    zero = groups[0].k.new_zeros(1, groups[0].k.shape[-1])
+    null_keys = [ReferenceGroup(zero, zero, weight, region=region) for region, weight in removed.items() if weight > 0]
+    groups = [*groups, *null_keys]
+    k, v = torch.cat([group.k for group in groups]), torch.cat([group.v for group in groups])
+    count = 1 + max((group.region for group in groups if group.region is not None), default=-1)
+    if not count and not null_keys and all(group.strength == 1 for group in groups):
         return ReferenceKeys(k, v, None)
 
-    bias = torch.cat([torch.full((keys.shape[0],), math.log(strength), device=k.device) for keys, _, strength, _ in groups])
-    if null_weight > 0:
-        k = F.pad(k, (0, 0, 0, 1))
-        v = F.pad(v, (0, 0, 0, 1))
-        bias = torch.cat([bias, bias.new_tensor([math.log(null_weight)])])
-    return ReferenceKeys(k, v, bias)
+    bias = torch.cat([torch.full((len(group.k),), math.log(group.strength), device=k.device) for group in groups])
+    regions = None
+    if count:
+        regions = bias.new_zeros(len(k), count)
+        begin = 0
+        for group in groups:
+            if group.region is not None:
+                regions[begin:begin + len(group.k), group.region] = 1
+            begin += len(group.k)
+    return ReferenceKeys(k, v, bias, regions)
 
 
 def shared_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, references: ReferenceKeys, heads: int, attend: Attend
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, references: ReferenceKeys, heads: int, attend: Attend,
+    regions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Lets the queries of the target attend to its own keys and to those of the references.
 
@@ -86,13 +115,19 @@ def shared_attention(
     attend: softmax attention with the default scale 1/sqrt(head size) for `heads` heads: [B, T, H * c], [B, S', H * c],
         [B, S', H * c], mask -> [B, T, H * c]. It must take the head size from the tensors, which are wider than d where
         the heads of the references are. mask: [1, 1, S'] added to the logits, where the references have a bias, else None
+    regions: [B, T, N] in 0..1, how far each place of the target is in each region, where references have regions; those
+        must be widened
     returns: [B, T, H * d]
     """
     batch = q.shape[0]
     head_dim, wide = q.shape[-1] // heads, references.k.shape[-1] // heads
     if wide > head_dim:
-        q = _widen(q * math.sqrt(wide / head_dim), heads, QUERY_BIAS, QUERY_BIAS)
-        k, v = (_widen(x, heads, 0.0, 0.0) for x in (k, v))
+        terms = q.new_full((*q.shape[:2], BIAS_CHANNELS), QUERY_BIAS)
+        if regions is not None:
+            logits = regions.float().log().clamp_min(OUTSIDE) * (math.sqrt(wide) / KEY_REGION)
+            terms = torch.cat([terms, logits.to(q.dtype)], -1)
+        q = _widen(q * math.sqrt(wide / head_dim), heads, wide - head_dim, terms)
+        k, v = (_widen(x, heads, wide - head_dim) for x in (k, v))
     mask = None if references.bias is None else F.pad(references.bias, (k.shape[1], 0)).to(q.dtype)[None, None]
     k = torch.cat([k, references.k.expand(batch, -1, -1)], dim=1)
     v = torch.cat([v, references.v.expand(batch, -1, -1)], dim=1)
@@ -100,10 +135,10 @@ def shared_attention(
     return out.unflatten(-1, (heads, wide))[..., :head_dim].flatten(-2) if wide > head_dim else out
 
 
-def _widen(x: torch.Tensor, heads: int, first: float | torch.Tensor, second: float | torch.Tensor) -> torch.Tensor:
-    """[..., H * d] -> [..., H * (d + BIAS_CHANNELS)]: the first two new channels of each head as given, the others 0."""
+def _widen(x: torch.Tensor, heads: int, extra: int, terms: torch.Tensor | None = None) -> torch.Tensor:
+    """[..., H * d] -> [..., H * (d + extra)]: the first new channels of each head are terms [..., n], the others 0."""
     head_dim = x.shape[-1] // heads
-    x = F.pad(x.unflatten(-1, (heads, head_dim)), (0, BIAS_CHANNELS))
-    x[..., head_dim] = first
-    x[..., head_dim + 1] = second
+    x = F.pad(x.unflatten(-1, (heads, head_dim)), (0, extra))
+    if terms is not None:
+        x[..., head_dim:head_dim + terms.shape[-1]] = terms[..., None, :]
     return x.flatten(-2)

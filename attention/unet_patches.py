@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from comfy.ldm.modules.attention import optimized_attention
 
 from .image_attention import KeysAndValues
@@ -13,6 +14,8 @@ from .shared_attention import ReferenceKeys, shared_attention
 
 # Where `model_patch` writes down, in transformer_options, which indices of cond_or_uncond are the positive conditioning.
 CONDITIONAL = "parts2whole_conditional"
+# And the regions of the references in the order of their numbers: each [B, 1, h, w] in 0..1 for the whole batch, in latents.
+REGIONS = "parts2whole_regions"
 
 
 class ShareReferences:
@@ -40,7 +43,8 @@ class ShareReferences:
                 return _attend(q, k, v, options, self.previous, chunks, mask)
 
             if sees_references:
-                result = shared_attention(q_, k_, v_, self.references, options["n_heads"], attend)
+                regions = _regions_of(options, chunks, q_.shape)
+                result = shared_attention(q_, k_, v_, self.references, options["n_heads"], attend, regions)
             else:
                 result = attend(q_, k_, v_)
             for chunk, rows in zip(chunks, result.chunk(len(chunks))):
@@ -115,6 +119,23 @@ def _attend(q, k, v, options: dict, previous: Callable | None, chunks: list[int]
         )
     # A replacement that hands on the values, as Perturbed-Attention Guidance does, has a row for every key: ours come last.
     return previous(q, k, v, options)[:, :q.shape[1]]
+
+
+def _regions_of(options: dict, chunks: list[int], shape: torch.Size) -> torch.Tensor | None:
+    """The regions at the places of these chunks' queries: [B, T, N]"""
+    regions = options.get(REGIONS)
+    if not regions:
+        return None
+    grid = tuple(options["activations_shape"][2:])
+    count = len(conditional_chunks(options))
+    maps = [F.adaptive_avg_pool2d(_select_chunks(region, chunks, count), grid).flatten(1) for region in regions]
+    if maps[0].shape != shape[:2]:
+        raise ValueError(
+            f"Another node on the MODEL gives the self-attention {list(shape[:2])} places where the latent has "
+            f"{list(maps[0].shape)}, so a region cannot be told: remove the region of Apply Parts2Whole, or that node (HyperTile "
+            "and Token Merging do so)."
+        )
+    return torch.stack(maps, -1)
 
 
 def _select_chunks(x: torch.Tensor, chunks: list[int], count: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..attention.applied import AppliedParts
 from ..attention.model_patch import apply
+from ..encoders.reference_picture import require_finite
 from .sockets import CATEGORY, AppearanceSocket, percent_inputs
 
 
@@ -29,11 +30,19 @@ class Parts2WholeApply(io.ComfyNode):
                     tooltip="Weight of the parts in the attention. 1 is as trained, 0 switches them off.",
                 ),
                 *percent_inputs(),
+                io.Mask.Input(
+                    "region", optional=True,
+                    tooltip="Where in the result the parts may act: 1 as ever, 0 not at all. Any size; best a little larger than "
+                    "the part. Without it, everywhere.",
+                ),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, model, appearance, mask_mode, strength, start_percent, end_percent) -> io.NodeOutput:
-        applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent)
+    def execute(cls, model, appearance, mask_mode, strength, start_percent, end_percent, region=None) -> io.NodeOutput:
+        if region is not None:
+            require_finite(region, "The region")
+            region = region.clamp(0.0, 1.0).reshape(-1, *region.shape[-2:])
+        applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region)
         return io.NodeOutput(apply(model, applied))

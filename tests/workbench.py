@@ -51,10 +51,10 @@ def golden_parts(clip, count: int):
     return run("Parts2WholeEncodeLabels", clip=clip, parts=parts)
 
 
-def apply_parts(model, appearance, mask_mode="zero", strength=1.0, start_percent=0.0, end_percent=1.0):
+def apply_parts(model, appearance, mask_mode="zero", strength=1.0, start_percent=0.0, end_percent=1.0, **region):
     return run(
         "Parts2WholeApply", model=model, appearance=appearance, mask_mode=mask_mode, strength=strength,
-        start_percent=start_percent, end_percent=end_percent,
+        start_percent=start_percent, end_percent=end_percent, **region,
     )
 
 

@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from attention.bank import select_tokens
 from attention.reference_mask import token_mask
-from attention.shared_attention import join_references, shared_attention
+from attention.shared_attention import ReferenceGroup, join_references, shared_attention
 
 from .hints import LayerHints
 
@@ -101,7 +101,7 @@ class SharedSelfAttention:
         out, pictures = [], len(references.of)
         for own, q_, k_, v_ in zip(references.of, q.chunk(pictures), k.chunk(pictures), v.chunk(pictures)):
             if own:
-                joined = join_references([(keys[r], values[r], 1.0, selected[r].removed) for r in own])
+                joined = join_references([ReferenceGroup(keys[r], values[r], removed=selected[r].removed) for r in own])
                 out.append(shared_attention(q_, k_, v_, joined.widened(attn.heads), attn.heads, attend))
                 if references.hints:
                     references.hints.look(q_[-1], k_[-1], joined, [lengths[r] for r in own], own, grid, attn.heads)

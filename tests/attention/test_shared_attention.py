@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from parts2whole.attention.bank import select_tokens
 from parts2whole.attention.reference_mask import token_mask
-from parts2whole.attention.shared_attention import join_references, shared_attention
+from parts2whole.attention.shared_attention import ReferenceGroup, join_references, shared_attention
 from workbench import golden, rel
 
 
@@ -65,7 +65,7 @@ def test_equals_the_plain_formula(seed, keep_removed, kinds, strength, dtype, wi
     for feature, mask, s in zip(features, masks, strengths):
         bank = select_tokens(feature, mask)
         k, v = (bank.tokens @ w.T for w in (to_k, to_v))
-        groups.append((k.to(dtype), v.to(dtype), s, bank.removed if keep_removed else 0))
+        groups.append(ReferenceGroup(k.to(dtype), v.to(dtype), s, bank.removed if keep_removed else 0))
     q, k, v = ((n @ w.T).to(dtype) for w in (to_q, to_k, to_v))
     references = join_references(groups)
     references = references.widened(heads) if widened else references
@@ -79,8 +79,8 @@ def test_equals_the_plain_formula(seed, keep_removed, kinds, strength, dtype, wi
 def test_a_null_key_is_as_good_as_thousands_of_zero_keys():
     q, k, v = torch.randn(3, 1, 10, 32)
     zeros = torch.zeros(5000, 32)
-    one = join_references([(torch.randn(3, 32), torch.randn(3, 32), 1.0, 5000)])
-    many = join_references([(torch.cat([one.k[:3], zeros]), torch.cat([one.v[:3], zeros]), 1.0, 0)])
+    one = join_references([ReferenceGroup(torch.randn(3, 32), torch.randn(3, 32), removed=5000)])
+    many = join_references([ReferenceGroup(torch.cat([one.k[:3], zeros]), torch.cat([one.v[:3], zeros]))])
     assert one.k.shape[0] == 4 and many.bias is None
     a, b, c = (shared_attention(q, k, v, x, 4, attend(4)) for x in (many, one, one.widened(4)))
     assert rel(b, a) < 1e-5 and rel(c, a) < 1e-5
@@ -88,7 +88,7 @@ def test_a_null_key_is_as_good_as_thousands_of_zero_keys():
 
 def test_without_removed_tokens_and_at_full_strength_heads_stay_as_wide_as_they_are():
     shapes = []
-    references = join_references([(torch.randn(3, 32), torch.randn(3, 32), 1.0, 0)])
+    references = join_references([ReferenceGroup(torch.randn(3, 32), torch.randn(3, 32))])
 
     def seen(q, k, v, mask):
         shapes.append(k.shape)
@@ -116,7 +116,7 @@ def test_golden_attention_layers(checkpoint, block):
     for i in range(2):
         features = ATTENTION[f"{block}/bank{i}"][1]
         bank = select_tokens(features, features.any(-1).float())
-        groups.append((attn1.to_k(bank.tokens), attn1.to_v(bank.tokens), 1.0, bank.removed))
+        groups.append(ReferenceGroup(attn1.to_k(bank.tokens), attn1.to_v(bank.tokens), removed=bank.removed))
     q, k, v = attn1.to_q(n[1:]), attn1.to_k(n[1:]), attn1.to_v(n[1:])
     out = shared_attention(q, k, v, join_references(groups), 4, attend(4))
     assert rel(attn1.to_out(out), ATTENTION[f"{block}/attn1_cond"]) < 5e-6

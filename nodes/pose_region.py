@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..encoders.pose_region import pose_region
+from ..encoders.reference_picture import LABELS
+from .sockets import CATEGORY
+
+
+class Parts2WholePoseRegion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholePoseRegion",
+            display_name="Region from Pose",
+            category=CATEGORY,
+            description="Where in the result a part belongs, told by a raw IUV DensePose picture.",
+            search_aliases=["densepose mask", "body region", "regional"],
+            inputs=[
+                io.Image.Input("image", tooltip="Raw IUV DensePose, as for Apply Pose Guider: the part index 0..24 in blue."),
+                io.Combo.Input(
+                    "label", options=list(LABELS), default=LABELS[2],
+                    tooltip="What the part is. Face and hair: the head. Upper body clothes: torso and arms. Lower body clothes: "
+                    "legs. Whole body clothes: both. Shoes: the feet.",
+                ),
+                io.Float.Input(
+                    "grow", default=0.04, min=0.0, max=1.0, step=0.005,
+                    tooltip="How much larger than that the region is, on every side, as a share of the picture's height.",
+                ),
+            ],
+            outputs=[io.Mask.Output(tooltip="For the region of Apply Parts2Whole.")],
+        )
+
+    @classmethod
+    def execute(cls, image, label, grow) -> io.NodeOutput:
+        return io.NodeOutput(pose_region(image, label, grow))
