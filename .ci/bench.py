@@ -32,9 +32,12 @@ sys.path[1:1] = [str(ROOT / "tests"), str(ROOT)]
 import comfy.utils  # noqa: E402
 import conftest  # noqa: E402, F401
 import torch  # noqa: E402
+from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
 from full_size import UNET  # noqa: E402
-from parts2whole.attention.bank import Appearance, Reference, select_tokens  # noqa: E402
+from parts2whole.attention.bank import Appearance, Bank, Reference, select_tokens  # noqa: E402
+from parts2whole.attention.model_patch import RUN  # noqa: E402
 from parts2whole.attention.unet_blocks import transformer_blocks  # noqa: E402
+from parts2whole.attention.unet_patches import CONDITIONAL  # noqa: E402
 from parts2whole.encoders.appearance_encoder import AppearanceEncoder, encode_reference  # noqa: E402
 from parts2whole.encoders.label_embedding import LabelledPart  # noqa: E402
 from parts2whole.encoders.reference_picture import make_part  # noqa: E402
@@ -70,11 +73,17 @@ class References:
         self.appearance = Appearance(tuple(references))
 
 
-def seconds_per_step(model, width: int, height: int, batch: int = 1, cfg: float = 3.5) -> float:
-    """The second of two steps: in the first the references' keys and values are projected."""
+def seconds_per_step(
+    model, width: int, height: int, batch: int = 1, cfg: float = 3.5, change: Callable = lambda options: None
+) -> float:
+    """The second of two steps: in the first the references' keys and values are projected.
+
+    change: called with the transformer_options before each step
+    """
     times = []
 
     def timed(apply_model, args):
+        change(args["c"]["transformer_options"])
         _synchronise()
         begin = time.perf_counter()
         result = apply_model(args["input"], args["timestep"], **args["c"])
@@ -141,6 +150,36 @@ def bench_steps(plain, options) -> dict:
     show(f"One guided step at {width}x{height}, against the plain model", rows)
     released = rows["3 references, as released"]["ratio"] / rows["3 references"]["ratio"]
     print(f"  The release's algorithm takes {released:.2f} times as long as ours.")
+    return rows
+
+
+def bench_ideas(plain, options) -> dict:
+    """Three references with each idea switched off alone."""
+    width, height = options.size
+    references = References(plain, 3, width, height)
+    ours = apply_parts(plain, references.appearance)
+    zeros = tuple(
+        reference._replace(banks={address: Bank(tokens, 0) for address, tokens in features.items()})
+        for reference, features in zip(references.appearance.references, references.features)
+    )
+
+    def same(q, k, v, attention):
+        return optimized_attention(q, k, v, attention["n_heads"], transformer_options=attention)
+
+    replaced = plain.clone()
+    for address in transformer_blocks(plain.model.diffusion_model):
+        replaced.set_model_attn1_replace(same, *address)
+    step = partial(seconds_per_step, width=width, height=height)
+    takes = {
+        "plain": partial(step, plain),
+        "all ideas": partial(step, ours),
+        "wider heads, no mask": partial(step, apply_parts(replaced, references.appearance)),
+        "projected in every step": partial(step, ours, change=lambda transformer: transformer.pop(RUN)),
+        "in both halves": partial(step, ours, change=lambda transformer: transformer.update({CONDITIONAL: [True, True]})),
+        "masked tokens as zeros": partial(step, apply_parts(plain, Appearance(zeros))),
+    }
+    rows = compare(takes, options.rounds, "plain")
+    show(f"Three references at {width}x{height}, each idea switched off alone, against the plain model", rows)
     return rows
 
 
@@ -254,7 +293,7 @@ def plot(results: dict, path: Path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    tables = {name: rows for name, rows in results.items() if name in ("steps", "encoding", "growth")}
+    tables = {name: rows for name, rows in results.items() if name in ("steps", "ideas", "encoding", "growth")}
     heights = [len(rows) for rows in tables.values()]
     figure, axes = plt.subplots(
         len(tables), figsize=(8, 0.35 * sum(heights) + len(tables)), height_ratios=heights, squeeze=False, layout="constrained"
@@ -272,7 +311,10 @@ def plot(results: dict, path: Path):
     figure.savefig(path, dpi=110)
 
 
-BENCHES = {"steps": bench_steps, "encoding": bench_encoding, "memory": bench_memory, "import": bench_import, "growth": bench_growth}
+BENCHES = {
+    "steps": bench_steps, "ideas": bench_ideas, "encoding": bench_encoding, "memory": bench_memory, "import": bench_import,
+    "growth": bench_growth,
+}
 
 
 def _size(text: str) -> tuple[int, int]:
