@@ -6,6 +6,7 @@ from .encoders import checkpoint_files, human_parsing
 from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
 from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
+from .nodes.attribution import Parts2WholeRecordAttribution, Parts2WholeShowAttribution
 from .nodes.combine_appearances import Parts2WholeCombineAppearances
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
@@ -45,6 +46,8 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeApplyImageAttention,
             Parts2WholeModelAsEncoder,
             Parts2WholeSigmas,
+            Parts2WholeRecordAttribution,
+            Parts2WholeShowAttribution,
         ]
 
 

@@ -19,11 +19,12 @@ from comfy.patcher_extension import WrappersMP
 
 from ..encoders.pose_guider import encode_pose
 from .applied import AppliedImageAttention, AppliedParts, AppliedPose
+from .attribution import Attribution
 from .bank import BlockAddress
 from .image_attention import KeysAndValues
 from .shared_attention import ReferenceGroup, ReferenceKeys, join_references
 from .unet_blocks import require_unet, transformer_blocks
-from .unet_patches import CONDITIONAL, REGIONS, AddImageTokens, AddPose, ShareReferences, conditional_chunks
+from .unet_patches import ATTRIBUTION, CONDITIONAL, REGIONS, AddImageTokens, AddPose, ShareReferences, conditional_chunks
 
 KEY = "parts2whole"
 RUN = "parts2whole_run"
@@ -98,6 +99,13 @@ def apply(model: ModelPatcher, applied: AppliedParts | AppliedPose | AppliedImag
     return model
 
 
+def record(model: ModelPatcher) -> tuple[ModelPatcher, Attribution]:
+    """Returns a clone of the MODEL that gathers how much attention its parts get, and what it gathers."""
+    model, attribution = model.clone(), Attribution()
+    model.model_options["transformer_options"][ATTRIBUTION] = attribution
+    return model, attribution
+
+
 def _require_architecture(unet, widths: dict[BlockAddress, int], context_channels: int, what: str, node: str):
     blocks = transformer_blocks(unet)
     unet_widths = {address: block.attn1.to_q.weight.shape[0] for address, block in blocks.items()}
@@ -115,8 +123,14 @@ def _summary(widths: dict[BlockAddress, int], context_channels: int) -> str:
 
 
 def _begin_run(executor, *args, **kwargs):
-    executor.class_obj.model_options["transformer_options"][RUN] = _Run()
-    return executor(*args, **kwargs)
+    options = executor.class_obj.model_options["transformer_options"]
+    options[RUN] = _Run()
+    if ATTRIBUTION not in options:
+        return executor(*args, **kwargs)
+    options[ATTRIBUTION].begin()
+    latents = executor(*args, **kwargs)
+    options[ATTRIBUTION].finish(latents)
+    return latents
 
 
 def _mark_conditionings(executor, guider, *args, **kwargs):
@@ -161,6 +175,14 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
         for applied in parts if applied.region is not None
     ]
 
+    attribution, areas = transformer_options.get(ATTRIBUTION), transformer_options.get(AREAS)
+    if attribution is not None:
+        if areas and areas.grid != tuple(x.shape[2:]):  # an area or a tile: where it lies is another matter
+            attribution = None
+        else:
+            every = tuple(applied for applied in transformer_options[KEY] if isinstance(applied, AppliedParts))
+            attribution.describe(every, parts, tuple(x.shape[2:]), sigma)
+
     place = x.device, model.get_dtype_inference()
     hooks, strengths = _weight_hooks(model)
     replace = {name: dict(blocks) for name, blocks in transformer_options.get("patches_replace", {}).items()}
@@ -191,7 +213,7 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
         if isinstance(applied, AppliedPose):
             features = _for_chunks(applied, partial(_encode_poses, applied, x.device, run), x, transformer_options, run)
             patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features)]
-    options = {**transformer_options, "patches_replace": replace, "patches": patches, REGIONS: regions}
+    options = {**transformer_options, "patches_replace": replace, "patches": patches, REGIONS: regions, ATTRIBUTION: attribution}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -210,11 +232,12 @@ def _references(
     for applied in parts:
         banks = [reference.banks[address] for reference in applied.appearance.references]
         tokens = torch.cat([bank.tokens for bank in banks]).to(device, dtype)
-        removed = sum(bank.removed for bank in banks) if applied.keep_removed else 0
+        lengths = [len(bank.tokens) for bank in banks]
         region = None
         if applied.region is not None:
             region, regions = regions, regions + 1
-        groups.append(ReferenceGroup(attn1.to_k(tokens), attn1.to_v(tokens), applied.strength, removed, region))
+        for bank, k, v in zip(banks, attn1.to_k(tokens).split(lengths), attn1.to_v(tokens).split(lengths)):
+            groups.append(ReferenceGroup(k, v, applied.strength, bank.removed if applied.keep_removed else 0, region))
     references = join_references(groups)
     return references if takes_mask else references.widened(attn1.heads)
 

@@ -59,12 +59,14 @@ class ReferenceKeys(NamedTuple):
     k, v: [R, H * d], or [R, H * wider] where the heads carry bias and regions
     bias: [R], float32, added to the logits of each key; None where all are 0, or the heads carry it
     regions: [R, N], 1 where a key acts in a region alone; None where all act everywhere, or the heads carry it
+    lengths: how many of the keys are each group's, in turn; those after them are null keys
     """
 
     k: torch.Tensor
     v: torch.Tensor
     bias: torch.Tensor | None
     regions: torch.Tensor | None = None
+    lengths: tuple[int, ...] = ()
 
     def widened(self, heads: int) -> ReferenceKeys:
         """The same with bias and regions in the heads, for attention that takes no mask."""
@@ -76,7 +78,7 @@ class ReferenceKeys(NamedTuple):
         rounded = bias.to(self.k.dtype)
         terms = torch.stack([rounded, (bias - rounded).to(self.k.dtype)], -1)
         k = _widen(self.k, heads, extra, torch.cat([terms, KEY_REGION * regions.to(self.k.dtype)], -1))
-        return ReferenceKeys(k, _widen(self.v, heads, extra), None)
+        return ReferenceKeys(k, _widen(self.v, heads, extra), None, lengths=self.lengths)
 
 
 def join_references(groups: Sequence[ReferenceGroup]) -> ReferenceKeys:
@@ -87,11 +89,12 @@ def join_references(groups: Sequence[ReferenceGroup]) -> ReferenceKeys:
         removed[group.region] = removed.get(group.region, 0.0) + group.strength * group.removed
     zero = groups[0].k.new_zeros(1, groups[0].k.shape[-1])
     null_keys = [ReferenceGroup(zero, zero, weight, region=region) for region, weight in removed.items() if weight > 0]
+    lengths = tuple(len(group.k) for group in groups)
     groups = [*groups, *null_keys]
     k, v = torch.cat([group.k for group in groups]), torch.cat([group.v for group in groups])
     count = 1 + max((group.region for group in groups if group.region is not None), default=-1)
     if not count and not null_keys and all(group.strength == 1 for group in groups):
-        return ReferenceKeys(k, v, None)
+        return ReferenceKeys(k, v, None, lengths=lengths)
 
     bias = torch.cat([torch.full((len(group.k),), math.log(group.strength), device=k.device) for group in groups])
     regions = None
@@ -102,7 +105,7 @@ def join_references(groups: Sequence[ReferenceGroup]) -> ReferenceKeys:
             if group.region is not None:
                 regions[begin:begin + len(group.k), group.region] = 1
             begin += len(group.k)
-    return ReferenceKeys(k, v, bias, regions)
+    return ReferenceKeys(k, v, bias, regions, lengths)
 
 
 def shared_attention(

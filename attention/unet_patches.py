@@ -14,6 +14,8 @@ from .shared_attention import ReferenceKeys, shared_attention
 
 # Where `model_patch` writes down, in transformer_options, which indices of cond_or_uncond are the positive conditioning.
 CONDITIONAL = "parts2whole_conditional"
+# The Attribution that gathers shares of the attention, where one is asked for.
+ATTRIBUTION = "parts2whole_attribution"
 # And the regions of the references in the order of their numbers: each [B, 1, h, w] in 0..1 for the whole batch, in latents.
 REGIONS = "parts2whole_regions"
 
@@ -39,7 +41,11 @@ class ShareReferences:
             # HyperTile makes a batch of tiles of the queries alone; the host's attention then reads the keys as such a batch.
             k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
 
-            def attend(q, k, v, mask=None, chunks=chunks):
+            def attend(q, k, v, mask=None, chunks=chunks, sees_references=sees_references):
+                if sees_references and options.get(ATTRIBUTION):
+                    lengths, grid = self.references.lengths, tuple(options["activations_shape"][2:])
+                    removed = len(self.references.k) - sum(lengths)
+                    options[ATTRIBUTION].add(q, k, mask, options["n_heads"], lengths, removed, grid, len(chunks))
                 return _attend(q, k, v, options, self.previous, chunks, mask)
 
             if sees_references:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..attention.attribution import Attribution
 from ..attention.bank import Appearance
 from ..encoders.appearance_encoder import AppearanceEncoder
 from ..encoders.label_embedding import LabelledPart
@@ -17,6 +18,8 @@ AppearanceEncoderSocket = io.Custom("P2W_APPEARANCE_ENCODER")
 AppearanceEncoderSocket.Type = AppearanceEncoder
 AppearanceSocket = io.Custom("P2W_APPEARANCE")
 AppearanceSocket.Type = Appearance
+AttributionSocket = io.Custom("P2W_ATTRIBUTION")
+AttributionSocket.Type = Attribution
 # The host's patchers around encoders.pose_guider.PoseGuider and attention.image_attention.ImageAttention.
 PoseGuiderSocket = io.Custom("P2W_POSE_GUIDER")
 ImageAttentionSocket = io.Custom("P2W_IMAGE_ATTENTION")

@@ -1,0 +1,108 @@
+"""How much attention each place of the target pays to each part: shares of the softmax mass, gathered while sampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .applied import AppliedParts
+
+ITSELF, REMOVED = "the picture itself", "outside the masks"
+# Logits that are computed at once, at the most: 64 MB in float32.
+BLOCK = 2**24
+
+
+def attention_shares(
+    q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, sizes: list[int]
+) -> torch.Tensor:
+    """The share of the softmax that falls on each run of keys, a mean over the heads.
+
+    q: [B, T, H * c]; k: [B, S, H * c]; mask: [1, 1, S] added to the logits, or None
+    sizes: how many keys each run has, S in all
+    returns: [B, T, len(sizes)], float32; a place's shares add up to 1
+    """
+    q, k = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+    runs = torch.repeat_interleave(torch.eye(len(sizes), device=k.device), torch.tensor(sizes, device=k.device), dim=0)
+    rows = max(1, BLOCK // (k.shape[0] * heads * k.shape[2]))
+    shares = []
+    for block in q.split(rows, dim=2):
+        logits = block @ k.mT / math.sqrt(q.shape[-1])
+        if mask is not None:
+            logits += mask[:, None]
+        shares.append((logits.softmax(-1) @ runs).mean(1))
+    return torch.cat(shares, dim=1)
+
+
+class Attribution:
+    """What is gathered in one sampling run, of the positive conditioning.
+
+    names: the target itself, every reference in turn, and what the masks removed
+    by_step: for each sigma, in the order of the steps, the shares [N], a mean over places, layers and heads
+    """
+
+    def __init__(self):
+        self.begin()
+
+    def begin(self):
+        self.names: tuple[str, ...] = ()
+        self.by_step: dict[float, torch.Tensor] = {}
+        self._sum, self._layers = 0.0, 0
+        self._latents = None
+
+    def finish(self, latents: torch.Tensor):
+        """latents: what the run ended with, to tell it from other runs"""
+        self._latents = latents.detach().float().cpu().clone()
+
+    def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
+        """What the layers are about that are added next.
+
+        applied, active: all parts, and those that act at this sigma
+        grid: (h, w) of the latent
+        """
+        labels = [(reference.label, each) for each in applied for reference in each.appearance.references]
+        self.names = (ITSELF, *(label for label, _ in labels), REMOVED)
+        self._columns = [0, *(i for i, (_, each) in enumerate(labels, 1) if each in active), len(labels) + 1]
+        self._grid, self._sigma, self._step = grid, sigma, [0.0, 0]
+
+    def add(
+        self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, lengths: tuple[int, ...], removed: int,
+        grid: tuple[int, int], chunks: int,
+    ):
+        """One layer.
+
+        lengths: how many keys each active reference has; removed: how many after them stand for what the masks removed
+        grid: (h, w) of the layer
+        chunks: how many conditionings the batch has
+        """
+        own = k.shape[1] - sum(lengths) - removed
+        shares = attention_shares(q, k, mask, heads, [own, *lengths, removed])
+        if shares.shape[1] != grid[0] * grid[1]:
+            return  # other nodes' tiles, or merged tokens
+        every = shares.new_zeros(*shares.shape[:2], len(self.names))
+        every[..., self._columns] = shares
+        maps = every.unflatten(0, (chunks, -1)).mean(0).mT.unflatten(2, grid)
+        self._sum = self._sum + F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False).cpu()
+        self._layers += 1
+        self._step[0], self._step[1] = self._step[0] + every.mean((0, 1)).cpu(), self._step[1] + 1
+        self.by_step[self._sigma] = self._step[0] / self._step[1]
+
+    def maps(self, latents: torch.Tensor) -> torch.Tensor:
+        """The shares at each place, a mean over steps, layers and heads: [B, N, h, w] of the latent, adding up to 1.
+
+        latents: what the sampler gave
+        raises: ValueError where nothing was gathered, and where the latents are not those of the last run
+        """
+        if not self._layers:
+            raise ValueError(
+                "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole and Record Attribution to one "
+                "MODEL, sample it, and connect the latent of the sampler; tiles and areas of the latent are not recorded."
+            )
+        latents = latents.float().cpu()
+        if self._latents is None or self._latents.shape != latents.shape or not torch.allclose(self._latents, latents, atol=1e-3):
+            raise ValueError(
+                "The attention recorded last is not that of this latent. Connect the first output of the sampler that has the "
+                "MODEL of Record Attribution, use one Record Attribution for each sampler, and sample again with another seed."
+            )
+        return self._sum / self._layers

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import torch.nn.functional as F
+from comfy_api.latest import io, ui
+
+from ..attention.model_patch import record
+from ..encoders.attribution_sheet import attribution_sheet
+from .sockets import CATEGORY, AttributionSocket
+
+
+class Parts2WholeRecordAttribution(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeRecordAttribution",
+            display_name="Record Attribution",
+            category=CATEGORY,
+            description="Records, while the model samples, how much attention each place of the result pays to each part. The "
+            "result stays the same; sampling takes longer.",
+            search_aliases=["attention map", "heat map", "explain"],
+            inputs=[io.Model.Input("model", tooltip="With Apply Parts2Whole before or after this node.")],
+            outputs=[io.Model.Output(tooltip="For one sampler."), AttributionSocket.Output(display_name="ATTRIBUTION")],
+        )
+
+    @classmethod
+    def execute(cls, model) -> io.NodeOutput:
+        return io.NodeOutput(*record(model))
+
+
+class Parts2WholeShowAttribution(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeShowAttribution",
+            display_name="Show Attribution",
+            category=CATEGORY,
+            description="Shows which part each place of the result attended to, and how the shares went over the steps.",
+            search_aliases=["attention map", "heat map", "explain", "bleeding"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Record Attribution."),
+                io.Latent.Input("latent", tooltip="The sampler's output, so that this node waits for it."),
+                io.Image.Input("image", optional=True, tooltip="The decoded result, to draw over."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="IMAGE", tooltip="The sheet that the node shows."),
+                io.Mask.Output(
+                    display_name="MASK",
+                    tooltip="One for each part of each latent, in the parts' order: its share of the attention, 0..1, with 8 "
+                    "pixels for each place of the latent.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, attribution, latent, image=None) -> io.NodeOutput:
+        maps = attribution.maps(latent["samples"])
+        sheet = attribution_sheet(attribution, maps, image)
+        masks = F.interpolate(maps[:, 1:-1], scale_factor=8, mode="bilinear", align_corners=False).flatten(0, 1)
+        return io.NodeOutput(sheet, masks.clamp(0, 1), ui=ui.PreviewImage(sheet, cls=cls))

@@ -1,0 +1,90 @@
+"""What Record Attribution gathers, and that it leaves the picture alone."""
+
+import pytest
+import torch
+from parts2whole.attention.attribution import attention_shares
+from workbench import apply_parts, noise, rel, run
+
+
+def recorded(model, draw, **options):
+    model, attribution = run("Parts2WholeRecordAttribution", model=model)
+    latents = draw(model, **options)
+    return attribution, latents, attribution.maps(latents)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("length", [5, 300])
+def test_shares_are_those_of_the_softmax(masked, length, monkeypatch):
+    from parts2whole.attention import attribution
+
+    monkeypatch.setattr(attribution, "BLOCK", 5000)  # several blocks
+    q, k = torch.randn(2, length, 12), torch.randn(2, 17, 12)
+    mask = torch.randn(1, 1, 17) if masked else None
+    shares = attention_shares(q, k, mask, 3, [4, 0, 13])
+    logits = torch.einsum("bthc,bshc->bhts", q.unflatten(-1, (3, 4)), k.unflatten(-1, (3, 4))) / 2
+    exponents = (logits + (mask[:, None] if masked else 0)).exp()
+    expected = torch.stack([exponents[..., :4].sum(-1), torch.zeros(2, 3, length), exponents[..., 4:].sum(-1)], -1)
+    expected = (expected / expected.sum(-1, keepdim=True)).mean(1)
+    assert rel(shares, expected) < 1e-5
+
+
+def test_the_picture_is_the_same_bit_for_bit(checkpoint, everything, draw):
+    model = everything(checkpoint.model)
+    assert torch.equal(recorded(model, draw)[1], draw(model))
+
+
+def test_shares_add_up_and_name_the_parts(checkpoint, appearance, draw):
+    attribution, _, maps = recorded(apply_parts(checkpoint.model, appearance), draw, steps=3)
+    assert attribution.names == ("the picture itself", "face", "upper body clothes", "shoes", "outside the masks")
+    assert maps.shape == (1, 5, 24, 16) and (maps.sum(1) - 1).abs().max() < 1e-5 and (maps > 0).all()
+    assert len(attribution.by_step) == 3 and list(attribution.by_step) == sorted(attribution.by_step, reverse=True)
+    assert all(abs(float(shares.sum()) - 1) < 1e-5 for shares in attribution.by_step.values())
+
+
+def test_what_takes_no_part_has_no_share(checkpoint, appearance, draw):
+    first, second = (appearance._replace(references=appearance.references[i:i + 1]) for i in (0, 1))
+    region = torch.zeros(1, 24, 16)
+    region[:, :, :8] = 1
+    model = apply_parts(apply_parts(checkpoint.model, first, region=region), second, mask_mode="drop", end_percent=0.5)
+    attribution, _, maps = recorded(model, draw, steps=4)
+    itself, in_region, early, removed = maps[0]
+    assert in_region[:, 12:].max() < 1e-6 < in_region[:, :4].min()
+    assert removed[:, 12:].max() < 1e-6, "what is removed of a part with a region is in the region too"
+    by_step = list(attribution.by_step.values())
+    assert by_step[0][2] > 0 and by_step[-1][2] == 0
+
+
+def test_the_strength_shows(checkpoint, appearance, draw):
+    weak, strong = (recorded(apply_parts(checkpoint.model, appearance, strength=s), draw)[2][0, 1:4].mean() for s in (0.3, 3.0))
+    assert strong > 2 * weak
+
+
+def test_a_batch_and_each_alone(checkpoint, appearance, draw):
+    model, batch = apply_parts(checkpoint.model, appearance), noise(batch=2)
+    together = recorded(model, draw, latent=batch)[2]
+    for i in range(2):
+        alone = recorded(model, draw, latent={"samples": batch["samples"][i:i + 1]})[2]
+        assert rel(together[i:i + 1], alone) < 1e-5
+
+
+def test_show_attribution(checkpoint, appearance, draw):
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    latents = draw(model)
+    for options in ({}, {"image": torch.rand(1, 192, 128, 3)}):
+        sheet, masks = run("Parts2WholeShowAttribution", attribution=attribution, latent={"samples": latents}, **options)
+        assert sheet.shape[0] == 1 and sheet.shape[-1] == 3 and sheet.min() >= 0 and sheet.max() <= 1
+        assert masks.shape == (3, 192, 128)
+    maps = attribution.maps(latents)
+    assert (masks.mean((1, 2)) - maps[0, 1:4].mean((1, 2))).abs().max() < 1e-3
+
+
+def test_latents_of_another_run_are_refused(checkpoint, appearance, draw):
+    attribution, latents, _ = recorded(apply_parts(checkpoint.model, appearance), draw)
+    with pytest.raises(ValueError, match="is not that of this latent"):
+        attribution.maps(latents + 0.1)
+
+
+def test_without_parts_there_is_nothing_to_show(checkpoint, draw):
+    model, attribution = run("Parts2WholeRecordAttribution", model=checkpoint.model)
+    with pytest.raises(ValueError, match="No attention was recorded.*Connect Apply Parts2Whole"):
+        attribution.maps(draw(model))
