@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .encoders import checkpoint_files, human_parsing
+from .encoders import checkpoint_files, human_parsing, wardrobe
 from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
 from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
@@ -19,6 +19,7 @@ from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoTo
 from .nodes.pose_region import Parts2WholePoseRegion
 from .nodes.preview_parts import Parts2WholePreviewParts
 from .nodes.sigmas import Parts2WholeSigmas
+from .nodes.wardrobe import Parts2WholeLoadAppearance, Parts2WholeSaveAppearance
 
 WEB_DIRECTORY = "./web"
 
@@ -27,6 +28,7 @@ class Parts2WholeExtension(ComfyExtension):
     async def on_load(self):
         checkpoint_files.register_folder()
         human_parsing.register_folder()
+        wardrobe.register_folder()
         copy_example_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -40,6 +42,8 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholePreviewParts,
             Parts2WholeEncodeAppearance,
             Parts2WholeCombineAppearances,
+            Parts2WholeSaveAppearance,
+            Parts2WholeLoadAppearance,
             Parts2WholePoseRegion,
             Parts2WholeApply,
             Parts2WholeApplyPose,

@@ -34,7 +34,7 @@ import conftest  # noqa: E402, F401
 import torch  # noqa: E402
 from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
 from full_size import UNET  # noqa: E402
-from parts2whole.attention.bank import Appearance, Bank, Reference, select_tokens  # noqa: E402
+from parts2whole.attention.bank import Appearance, Bank, Origin, Reference, select_tokens  # noqa: E402
 from parts2whole.attention.model_patch import RUN  # noqa: E402
 from parts2whole.attention.unet_blocks import transformer_blocks  # noqa: E402
 from parts2whole.attention.unet_patches import CONDITIONAL  # noqa: E402
@@ -69,7 +69,7 @@ class References:
                 features[address] = every * mask[:, None]
                 banks[address] = select_tokens(every, mask)
             self.features.append(features)
-            references.append(Reference("part", banks, 768))
+            references.append(Reference("part", banks, 768, Origin("", "", "", (width, height, "stretch"))))
         self.appearance = Appearance(tuple(references))
 
 

@@ -27,6 +27,19 @@ class Bank(NamedTuple):
     removed: int
 
 
+class Origin(NamedTuple):
+    """What a reference was encoded with.
+
+    encoder, vae, text: fingerprints of the appearance encoder, of the VAE and of the label's embedding
+    frame: width and height in pixels, and how the picture was fitted to it
+    """
+
+    encoder: str
+    vae: str
+    text: str
+    frame: tuple[int, int, str]
+
+
 class Reference(NamedTuple):
     """One encoded reference picture: its label and its bank at every self-attention layer.
 
@@ -36,6 +49,7 @@ class Reference(NamedTuple):
     label: str
     banks: Mapping[BlockAddress, Bank]
     context_channels: int
+    origin: Origin
 
 
 class Appearance(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,9 +19,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete, ModelSamplingDiscreteEDM
 
-from ..attention.bank import Appearance, Bank, BlockAddress, Reference, select_tokens
+from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference, select_tokens
 from ..attention.reference_mask import token_mask
 from ..attention.unet_blocks import require_unet, transformer_blocks
+from .fingerprint import fingerprint, fingerprint_of_tensor
 from .label_embedding import LabelledPart
 from .reference_picture import Part, fit_to_frame
 
@@ -54,6 +56,10 @@ class AppearanceEncoder:
     noise_level: int = 0
     encoded: WeakKeyDictionary[Part, EncodedPart] = field(default_factory=WeakKeyDictionary, repr=False)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        return f"{fingerprint(self.patcher)}-{self.noise_level}"
+
 
 class _LastBank(Exception):
     """Ends the encoder's forward pass: what comes after the last norm1 is not needed, and the release lacks its weights."""
@@ -80,7 +86,9 @@ def encode_appearance(
         _check_context(encoder, labelled)
     # First the VAE for all, then the U-Net for all: where memory is short, one need not make room for the other in turns.
     pictures = [_encode_pictures(vae, labelled.part, frame, progress) for labelled in new]
+    vae_fingerprint = fingerprint(vae.patcher) if new else ""
     for labelled, latents_and_masks in zip(new, pictures):
+        origin = Origin(encoder.fingerprint, vae_fingerprint, fingerprint_of_tensor(labelled.text_embedding), frame)
         references = []
         for latent, mask in latents_and_masks:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -90,7 +98,7 @@ def encode_appearance(
                     f"Part '{labelled.part.label}': nothing is left of the mask at {width}x{height}, so nothing of the picture "
                     "would be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
                 )
-            references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1]))
+            references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1], origin))
             progress.update(1)
         known[labelled.part] = tuple(references)
         encoder.encoded[labelled.part] = EncodedPart(

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, save_appearance
+from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket
+
+
+class Parts2WholeSaveAppearance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeSaveAppearance",
+            display_name="Save Appearance",
+            category=CATEGORY,
+            description="Saves encoded parts, so that they are worn again without their pictures and without encoding.",
+            search_aliases=["wardrobe", "save outfit", "export appearance"],
+            is_output_node=True,
+            inputs=[
+                AppearanceSocket.Input("appearance", tooltip="From Encode Appearance or Combine Appearances."),
+                io.String.Input(
+                    "filename_prefix", default=f"{SUBFOLDER}/appearance",
+                    tooltip="Where under ComfyUI's output folder. Load Appearance lists what lies in output/wardrobe.",
+                ),
+            ],
+            outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="The same, to go on with.")],
+        )
+
+    @classmethod
+    def execute(cls, appearance, filename_prefix) -> io.NodeOutput:
+        folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+        path = os.path.join(folder, f"{name}_{counter:05}_.safetensors")
+        save_appearance(appearance, path)
+        return io.NodeOutput(appearance, ui={"text": (path,)})
+
+
+class Parts2WholeLoadAppearance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholeLoadAppearance",
+            display_name="Load Appearance",
+            category=CATEGORY,
+            description="Loads encoded parts that Save Appearance wrote.",
+            search_aliases=["wardrobe", "load outfit", "import appearance"],
+            inputs=[
+                io.Combo.Input("file", options=list_appearances(), tooltip="A file in output/wardrobe."),
+                AppearanceEncoderSocket.Input(
+                    "appearance_encoder", optional=True,
+                    tooltip="The encoder of the checkpoint in use: parts that another one encoded are refused.",
+                ),
+            ],
+            outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="For Apply Parts2Whole or Combine Appearances.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None) -> bool | str:
+        # The host's own "not in list" does not say where files go.
+        try:
+            return file is None or bool(appearance_path(file))
+        except FileNotFoundError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **kwargs):
+        if file is None:  # connected, so not known yet
+            return None
+        status = os.stat(appearance_path(file))
+        return status.st_mtime_ns, status.st_size
+
+    @classmethod
+    def execute(cls, file, appearance_encoder=None) -> io.NodeOutput:
+        return io.NodeOutput(load_appearance(appearance_path(file), appearance_encoder))

@@ -1,0 +1,77 @@
+"""Encoded appearances in files."""
+
+import pytest
+import torch
+from parts2whole.encoders.fingerprint import fingerprint
+from safetensors.torch import save_file
+from workbench import apply_parts, run, with_lora
+
+
+@pytest.fixture
+def wardrobe(tmp_path, monkeypatch):
+    """The host's output folder, and the wardrobe in it."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "parts2whole_wardrobe", ([str(tmp_path / "wardrobe")], set()))
+    (tmp_path / "wardrobe").mkdir()
+    return tmp_path / "wardrobe"
+
+
+def save(appearance):
+    return run("Parts2WholeSaveAppearance", appearance=appearance, filename_prefix="wardrobe/outfit")
+
+
+def load(name="outfit_00001_.safetensors", **inputs):
+    return run("Parts2WholeLoadAppearance", file=name, **inputs)
+
+
+def test_a_loaded_appearance_gives_the_same_picture_bit_for_bit(wardrobe, checkpoint, appearance, draw):
+    assert save(appearance) is appearance
+    assert [path.name for path in wardrobe.iterdir()] == ["outfit_00001_.safetensors"]
+    loaded = load(appearance_encoder=checkpoint.appearance_encoder)
+    assert [reference.label for reference in loaded.references] == ["face", "upper body clothes", "shoes"]
+    assert [reference.origin for reference in loaded.references] == [reference.origin for reference in appearance.references]
+    assert torch.equal(draw(apply_parts(checkpoint.model, loaded)), draw(apply_parts(checkpoint.model, appearance)))
+    save(appearance)
+    assert sorted(path.name for path in wardrobe.iterdir())[1] == "outfit_00002_.safetensors", "nothing is written over"
+
+
+def test_one_of_another_encoder_is_refused(wardrobe, checkpoint, appearance):
+    save(appearance)
+    other = run("Parts2WholeModelAsEncoder", model=checkpoint.model)
+    with pytest.raises(ValueError, match="'face' .* was encoded by another appearance encoder"):
+        load(appearance_encoder=other)
+    assert len(load().references) == 3, "not asked, not refused"
+
+
+def test_fingerprints_tell_models_noise_levels_and_loras_apart_and_nothing_else(checkpoint, draw):
+    again = run("Parts2WholeLoader", checkpoint="tiny")
+    assert fingerprint(again[0]) == fingerprint(checkpoint.model) == fingerprint(checkpoint.model.clone())
+    assert again[4].fingerprint == checkpoint.appearance_encoder.fingerprint
+    lora, weaker = with_lora(checkpoint.model), with_lora(checkpoint.model, 0.5)
+    draw(lora)  # its weights are in the model now
+    assert fingerprint(checkpoint.model) == fingerprint(again[0])
+    encoders = [
+        checkpoint.appearance_encoder, run("Parts2WholeModelAsEncoder", model=checkpoint.model, noise_level=100),
+        *(run("Parts2WholeModelAsEncoder", model=model) for model in (checkpoint.model, lora, weaker)),
+    ]
+    assert len({encoder.fingerprint for encoder in encoders}) == 5
+
+
+def test_other_files_are_refused_with_words(wardrobe, appearance):
+    save_file({"weight": torch.zeros(1)}, wardrobe / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match="but no appearance: take one that Save Appearance wrote"):
+        load("checkpoint.safetensors")
+    save(appearance)
+    whole = (wardrobe / "outfit_00001_.safetensors").read_bytes()
+    (wardrobe / "cut.safetensors").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(ValueError, match="cannot be read.*save the appearance again"):
+        load("cut.safetensors")
+
+
+def test_a_missing_file_is_named_with_its_folder(wardrobe):
+    from parts2whole.nodes.wardrobe import Parts2WholeLoadAppearance
+
+    message = Parts2WholeLoadAppearance.validate_inputs(file="gone.safetensors")
+    assert "gone.safetensors" in message and str(wardrobe) in message
