@@ -75,8 +75,8 @@ def load_appearance(path: str, encoder: AppearanceEncoder | None = None) -> Appe
         if encoder is not None and origin.encoder != encoder.fingerprint:
             raise ValueError(
                 f"The part '{reference['label']}' in {path} was encoded by another appearance encoder ({origin.encoder}; "
-                f"connected: {encoder.fingerprint}), whose features the MODEL would not understand. Load the checkpoint that it was encoded "
-                "with, or encode its picture again."
+                f"connected: {encoder.fingerprint}), whose features the MODEL would not understand. Load the checkpoint that it "
+                "was encoded with, or encode its picture again."
             )
         references.append(Reference(reference["label"], banks, reference["context_channels"], origin))
     return Appearance(tuple(references))
