@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .encoders import checkpoint_files, human_parsing, wardrobe
+from .encoders import checkpoint_files, human_parsing
 from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
 from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
@@ -28,7 +28,6 @@ class Parts2WholeExtension(ComfyExtension):
     async def on_load(self):
         checkpoint_files.register_folder()
         human_parsing.register_folder()
-        wardrobe.register_folder()
         copy_example_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

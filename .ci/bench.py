@@ -23,15 +23,18 @@ from pathlib import Path
 sys.path.insert(0, os.environ["COMFYUI_PATH"])
 
 import comfy.cli_args
+import torch
 
-comfy.cli_args.args.use_pytorch_cross_attention = True  # what most users with a GPU run
+GPU = torch.cuda.is_available()
+# The host's own attention for CPUs is slower; SDPA is what most users with a GPU run.
+comfy.cli_args.args.use_pytorch_cross_attention = "--own-attention" not in sys.argv
+os.environ["PARTS2WHOLE_DEVICE"] = "gpu" if GPU else "cpu"  # for conftest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[1:1] = [str(ROOT / "tests"), str(ROOT)]
 
 import comfy.utils  # noqa: E402
 import conftest  # noqa: E402, F401
-import torch  # noqa: E402
 from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
 from full_size import UNET  # noqa: E402
 from parts2whole.attention.bank import Appearance, Bank, Origin, Reference, select_tokens  # noqa: E402
@@ -49,7 +52,6 @@ from workbench import apply_parts, noise, random_unet, rel, sample  # noqa: E402
 
 # How much of the picture the masks of six real references cover.
 COVERAGE = (0.52, 0.32, 0.21, 0.51, 0.29, 0.37)
-GPU = torch.cuda.is_available()
 
 
 class References:
@@ -329,6 +331,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="*", default=[512, 768], help="of the growth with resolution, up to 1536")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", choices=BENCHES, default=["steps", "encoding", "memory", "import"])
+    parser.add_argument("--own-attention", action="store_true", help="the host's attention for CPUs instead of PyTorch's")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
     options = parser.parse_args()
     comfy.utils.PROGRESS_BAR_ENABLED = False

@@ -84,6 +84,8 @@ def apply(model: ModelPatcher, applied: AppliedParts | AppliedPose | AppliedImag
     if applied.strength == 0 or applied.start >= applied.end:
         return model
     if isinstance(applied, AppliedParts) and applied.region is not None and not applied.region.any():
+        labels = ", ".join(sorted({reference.label for reference in applied.appearance.references}))
+        logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
         return model
     options = model.model_options["transformer_options"]
     options[KEY] = (*options.get(KEY, ()), applied)
@@ -171,14 +173,14 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
     image_attentions = tuple(applied for applied in active if isinstance(applied, AppliedImageAttention))
 
     regions = [
-        torch.cat(_for_chunks(applied, partial(_resize_region, applied.region.to(x.device)), x, transformer_options, run))
+        torch.cat(_for_chunks(applied, partial(_resize_regions, applied, x.device, run), x, transformer_options, run))
         for applied in parts if applied.region is not None
     ]
 
     attribution, areas = transformer_options.get(ATTRIBUTION), transformer_options.get(AREAS)
     if attribution is not None:
-        if areas and areas.grid != tuple(x.shape[2:]):  # an area or a tile: where it lies is another matter
-            attribution = None
+        if transformer_options.get("context_window") is not None or areas and areas.grid != tuple(x.shape[2:]):
+            attribution = None  # a window, an area or a tile: a part of the latent
         else:
             every = tuple(applied for applied in transformer_options[KEY] if isinstance(applied, AppliedParts))
             attribution.describe(every, parts, tuple(x.shape[2:]), sigma)
@@ -194,8 +196,8 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
             previous = replaced.get(key, replaced.get(key[:2]))
             # On a GPU the fastest kernels take none, in half precision it would round the bias, and with regions it is large.
             takes_mask = previous is None and not regions and place == (torch.device("cpu"), torch.float32)
-            slot = address, model, hooks, *place
-            state = *map(id, parts), *strengths, takes_mask
+            slot = address, model, hooks, takes_mask, *place
+            state = *map(id, parts), *strengths
             references = run.keep(("keys", *slot), state, _references, parts, address, block.attn1, takes_mask, *place)
             # The same object in every step: torch.compile would take another one for another graph.
             replaced[key] = run.keep(
@@ -287,9 +289,16 @@ def _for_chunks(
     return out
 
 
-def _resize_region(region: torch.Tensor, rows: list[int], grid: tuple[int, int]) -> torch.Tensor:
+def _resize_regions(applied: AppliedParts, device: torch.device, run: _Run, rows: list[int], grid: tuple[int, int]) -> torch.Tensor:
     """The region of each latent; fewer regions than latents are used in turn."""
-    return F.adaptive_avg_pool2d(region[[row % region.shape[0] for row in rows], None], grid)
+    regions = [row % applied.region.shape[0] for row in rows]
+    return torch.cat([
+        run.keep((applied, number, grid, device), (), _resize_region, applied.region[number], grid, device) for number in regions
+    ])
+
+
+def _resize_region(region: torch.Tensor, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(region[None, None], grid).to(device)
 
 
 def _encode_poses(applied: AppliedPose, device: torch.device, run: _Run, rows: list[int], grid: tuple[int, int]) -> torch.Tensor:

@@ -42,7 +42,8 @@ class ShareReferences:
             k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
 
             def attend(q, k, v, mask=None, chunks=chunks, sees_references=sees_references):
-                if sees_references and options.get(ATTRIBUTION):
+                # What another node puts in the attention's place does not attend by these shares.
+                if sees_references and options.get(ATTRIBUTION) and self.previous is None:
                     lengths, grid = self.references.lengths, tuple(options["activations_shape"][2:])
                     removed = len(self.references.k) - sum(lengths)
                     options[ATTRIBUTION].add(q, k, mask, options["n_heads"], lengths, removed, grid, len(chunks))

@@ -7,10 +7,10 @@ keeps norm1 of every self-attention layer. It ends at the last of them.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import comfy.sample
@@ -32,7 +32,7 @@ class EncodedPart(NamedTuple):
 
     text_embedding: torch.Tensor
     pooled: torch.Tensor | None
-    vae: object
+    vae: weakref.ref
     frame: tuple[int, int, str]
     references: tuple[Reference, ...]
 
@@ -40,7 +40,7 @@ class EncodedPart(NamedTuple):
         same_label = torch.equal(self.text_embedding, labelled.text_embedding) and (
             self.pooled is labelled.pooled is None or torch.equal(self.pooled, labelled.pooled)
         )
-        return same_label and self.vae is vae and self.frame == frame
+        return same_label and self.vae() is vae and self.frame == frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class AppearanceEncoder:
 
     patcher: ModelPatcher
     noise_level: int = 0
-    encoded: WeakKeyDictionary[Part, EncodedPart] = field(default_factory=WeakKeyDictionary, repr=False)
+    encoded: weakref.WeakKeyDictionary[Part, EncodedPart] = field(default_factory=weakref.WeakKeyDictionary, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -102,7 +102,7 @@ def encode_appearance(
             progress.update(1)
         known[labelled.part] = tuple(references)
         encoder.encoded[labelled.part] = EncodedPart(
-            labelled.text_embedding, labelled.pooled, vae, frame, known[labelled.part]
+            labelled.text_embedding, labelled.pooled, weakref.ref(vae), frame, known[labelled.part]
         )
     return Appearance(tuple(reference for labelled in parts for reference in known[labelled.part]))
 

@@ -1,4 +1,4 @@
-"""Tells models apart by what they weigh, from a sample of their weights."""
+"""Tells models apart by a sample of their weights, in the precision that they are loaded in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def fingerprint(patcher: ModelPatcher) -> str:
     hasher = hashlib.sha256()
     unpatched = {name: backup.weight for name, backup in patcher.backup.items()}  # while a LoRA is in the model's weights
     for name, tensor in sorted({**patcher.model.state_dict(), **unpatched}.items()):
-        _add(hasher, name, tensor)
+        if not name.startswith("model_sampling."):  # another node's patch may lie there, and encoding does not use it
+            _add(hasher, name, tensor)
     for name, patches in sorted(patcher.patches.items(), key=lambda item: str(item[0])):
         for strength, patch, *_ in patches:
             hasher.update(f"{name} {strength}".encode())
@@ -34,5 +35,4 @@ def _add(hasher, name: str, tensor: torch.Tensor):
     hasher.update(f"{name} {tuple(tensor.shape)}".encode())
     values = tensor.reshape(-1)
     values = values[:: max(1, values.numel() // SAMPLES)][:SAMPLES]
-    # In half precision, so that a model that the host casts down keeps its name.
-    hasher.update(values.to("cpu", torch.float16).numpy().tobytes())
+    hasher.update(values.to("cpu", torch.float32).numpy().tobytes())

@@ -56,20 +56,20 @@ def list_parsers() -> list[str]:
 
 def parser_folder(name: str) -> str:
     """raises: FileNotFoundError that says what to put where"""
-    for root in _roots():
-        if os.path.isfile(os.path.join(root, name, "config.json")):
-            return os.path.join(root, name)
+    if name in list_parsers():
+        folders = (os.path.join(root, name) for root in _roots())
+        return next(folder for folder in folders if os.path.isfile(os.path.join(folder, "config.json")))
     raise FileNotFoundError(
         f"No human parser '{name}' in {' or '.join(_roots())}. Put a folder there with config.json, preprocessor_config.json and "
         "model.safetensors of a SegFormer for human parsing, for example mattmdjaga/segformer_b2_clothes, and refresh the editor."
     )
 
 
-def parse_photo(images: torch.Tensor, folder: str) -> torch.Tensor:
+def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
     """Parses photographs with a model of transformers, from its folder alone.
 
     images: [B, H, W, 3 or 4] in 0..1
-    returns: [B, H, W], the numbers of SCHEMES["ATR"]
+    returns: [B, H, W], numbers of SCHEMES[scheme], and which scheme: that which knows most of the model's classes by name
     raises: ValueError for a model whose classes are not those of clothes, and for files that are missing or damaged
     """
     # Not above: it would keep the server's start for a second.
@@ -84,27 +84,30 @@ def parse_photo(images: torch.Tensor, folder: str) -> torch.Tensor:
             f"The human parser in {folder} cannot be loaded ({error}). Expected config.json, preprocessor_config.json and "
             "model.safetensors, as in mattmdjaga/segformer_b2_clothes: download the folder again."
         ) from error
-    names = {int(number): _plain(name) for number, name in config.id2label.items()}
-    if "upper-clothes" not in names.values():
+    names = [_plain(name) for _, name in sorted(config.id2label.items())]
+    scheme = max(SCHEMES, key=lambda scheme: len(set(SCHEMES[scheme]) & set(names)))
+    if "upper-clothes" not in names:
         raise ValueError(
-            f"The model in {folder} does not parse clothes: its classes are {', '.join(list(names.values())[:6])}, ... Expected "
-            "those of ATR, as mattmdjaga/segformer_b2_clothes has them."
+            f"The model in {folder} does not parse clothes: its classes are {', '.join(names[:6])}, ... Expected those of ATR, as "
+            "mattmdjaga/segformer_b2_clothes has them, of LIP or of CIHP."
         )
     patcher = comfy.model_patcher.ModelPatcher(
-        torch.nn.ModuleList([model.eval().requires_grad_(False)]),  # the host sets `device`, which transformers' models refuse
+        # In a module of our own: the host sets its `device`, which a model of transformers refuses.
+        torch.nn.ModuleList([model.float().eval().requires_grad_(False)]),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
     comfy.model_management.load_model_gpu(patcher)
-    atr = torch.tensor([SCHEMES["ATR"].index(name) if name in SCHEMES["ATR"] else 0 for _, name in sorted(names.items())])
+    numbers = torch.tensor([SCHEMES[scheme].index(name) if name in SCHEMES[scheme] else 0 for name in names])
     maps = []
     for image in images:
         comfy.model_management.throw_exception_if_processing_interrupted()
         pixels = (image[..., :3].cpu().clamp(0, 1) * 255).round().byte().numpy()
         inputs = processor(images=pixels, return_tensors="pt")["pixel_values"].to(patcher.load_device)
         logits = model(pixel_values=inputs).logits.float()
-        maps.append(atr[F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)[0].argmax(0).cpu()])
-    return torch.stack(maps)
+        classes = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)[0].argmax(0)
+        maps.append(numbers[classes.cpu()])
+    return torch.stack(maps), scheme
 
 
 def read_label_map(image: torch.Tensor, scheme: str) -> torch.Tensor:

@@ -10,7 +10,7 @@ from ..attention.reference_mask import token_mask
 from .label_embedding import LabelledPart
 from .reference_picture import fit_to_frame
 
-# Pixels of the frame for each token, at the self-attention layers of a U-Net from the finest to the coarsest.
+# Pixels of the frame for each token, at the self-attention layers of SD1.5's U-Net from the finest to the coarsest.
 LEVELS = (8, 16, 32, 64)
 TILE, GAP, LINE, FONT_SIZE = 256, 12, 20, 14
 PAPER, INK, REMOVED = (232, 235, 239), (32, 36, 42), (214, 51, 108)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 
 import comfy.utils
 import folder_paths
@@ -12,29 +13,24 @@ import safetensors
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
 from .appearance_encoder import AppearanceEncoder
 
-FOLDER = "parts2whole_wardrobe"
 SUBFOLDER = "wardrobe"
 METADATA, VERSION = "parts2whole_appearance", 1
 
 
-def register_folder():
-    """Makes output/wardrobe one of the host's folders."""
-    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.get_output_directory(), SUBFOLDER))
-
-
 def list_appearances() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+    """Files in output/wardrobe, with their folders there."""
+    root = _root()
+    paths = (os.path.join(folder, file) for folder, _, files in os.walk(root) for file in files)
+    return sorted(os.path.relpath(path, root).replace(os.sep, "/") for path in paths if path.endswith(".safetensors"))
 
 
 def appearance_path(name: str) -> str:
     """raises: FileNotFoundError that names the folder"""
-    path = folder_paths.get_full_path(FOLDER, name)
-    if path is None:
-        raise FileNotFoundError(
-            f"No appearance '{name}' in {' or '.join(folder_paths.get_folder_paths(FOLDER))}. Put the file there, or make one by "
-            "Save Appearance, and refresh the editor."
-        )
-    return path
+    if name in list_appearances():
+        return os.path.join(_root(), name)
+    raise FileNotFoundError(
+        f"No appearance '{name}' in {_root()}. Put the file there, or make one by Save Appearance, and refresh the editor."
+    )
 
 
 def save_appearance(appearance: Appearance, path: str):
@@ -42,7 +38,7 @@ def save_appearance(appearance: Appearance, path: str):
     tensors, references = {}, []
     for i, reference in enumerate(appearance.references):
         for address, bank in reference.banks.items():
-            tensors[f"{i}.{_name(address)}"] = bank.tokens.cpu().contiguous()
+            tensors[f"{i}.{_name(address)}"] = bank.tokens.cpu().clone()  # one reference may be there twice
         references.append({
             "label": reference.label, "context_channels": reference.context_channels,
             "removed": {_name(address): bank.removed for address, bank in reference.banks.items()},
@@ -61,25 +57,34 @@ def load_appearance(path: str, encoder: AppearanceEncoder | None = None) -> Appe
     """
     try:
         tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}). It may be cut short: save the appearance again.") from error
-    if METADATA not in (metadata or {}):
-        raise ValueError(f"{path} is a safetensors file, but no appearance: take one that Save Appearance wrote.")
-    described = json.loads(metadata[METADATA])
-    if described["version"] != VERSION:
-        raise ValueError(f"{path} has format {described['version']}, and this pack reads {VERSION}: save the appearance again.")
-    references = []
-    for i, reference in enumerate(described["references"]):
-        banks = {_address(name): Bank(tensors[f"{i}.{name}"], removed) for name, removed in reference["removed"].items()}
-        origin = Origin(reference["encoder"], reference["vae"], reference["text"], tuple(reference["frame"]))
-        if encoder is not None and origin.encoder != encoder.fingerprint:
-            raise ValueError(
-                f"The part '{reference['label']}' in {path} was encoded by another appearance encoder ({origin.encoder}; "
-                f"connected: {encoder.fingerprint}), whose features the MODEL would not understand. Load the checkpoint that it "
-                "was encoded with, or encode its picture again."
+        if METADATA not in (metadata or {}):
+            raise ValueError("it is a safetensors file, but no appearance: take one that Save Appearance wrote")
+        described = json.loads(metadata[METADATA])
+        if described["version"] != VERSION:
+            raise ValueError(f"it has format {described['version']}, and this pack reads {VERSION}")
+        references = tuple(
+            Reference(
+                reference["label"],
+                {_address(name): Bank(tensors[f"{i}.{name}"], removed) for name, removed in reference["removed"].items()},
+                reference["context_channels"],
+                Origin(reference["encoder"], reference["vae"], reference["text"], tuple(reference["frame"])),
             )
-        references.append(Reference(reference["label"], banks, reference["context_channels"], origin))
-    return Appearance(tuple(references))
+            for i, reference in enumerate(described["references"])
+        )
+    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, struct.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Save the appearance again, or take another file.") from error
+    for reference in references:
+        if encoder is not None and reference.origin.encoder != encoder.fingerprint:
+            raise ValueError(
+                f"The part '{reference.label}' in {path} was encoded by another appearance encoder ({reference.origin.encoder}; "
+                f"connected: {encoder.fingerprint}), or by the same in another precision. The MODEL would not understand its "
+                "features: load the checkpoint that it was encoded with, or encode its picture again."
+            )
+    return Appearance(references)
+
+
+def _root() -> str:
+    return os.path.join(folder_paths.get_output_directory(), SUBFOLDER)
 
 
 def _name(address: BlockAddress) -> str:

@@ -19,7 +19,7 @@ class Parts2WholeApply(io.ComfyNode):
             search_aliases=["shared self-attention", "reference attention", "apply parts"],
             inputs=[
                 io.Model.Input("model", tooltip="A U-Net of the same architecture as the appearance encoder. It stays as it is."),
-                AppearanceSocket.Input("appearance", tooltip="From Encode Appearance or Combine Appearances."),
+                AppearanceSocket.Input("appearance", tooltip="From Encode Appearance, Combine Appearances or Load Appearance."),
                 io.Combo.Input(
                     "mask_mode", options=["zero", "drop"], default="zero",
                     tooltip="What becomes of the pictures outside the masks. zero: as trained, they take some attention and "

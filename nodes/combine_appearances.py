@@ -19,7 +19,7 @@ class Parts2WholeCombineAppearances(io.ComfyNode):
                 io.Autogrow.Input(
                     "appearances",
                     template=io.Autogrow.TemplatePrefix(
-                        AppearanceSocket.Input("appearance", tooltip="From Encode Appearance."),
+                        AppearanceSocket.Input("appearance", tooltip="From Encode Appearance or Load Appearance."),
                         prefix="appearance", min=0, max=16,
                     ),
                 ),

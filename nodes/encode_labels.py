@@ -20,7 +20,8 @@ class Parts2WholeEncodeLabels(io.ComfyNode):
                 io.Autogrow.Input(
                     "parts",
                     template=io.Autogrow.TemplatePrefix(
-                        PartSocket.Input("part", tooltip="From Load Part or Part from Image."), prefix="part", min=0, max=16
+                        PartSocket.Input("part", tooltip="From Load Part, Part from Image or Photo to Parts."),
+                        prefix="part", min=0, max=16
                     ),
                 ),
             ],
@@ -31,5 +32,8 @@ class Parts2WholeEncodeLabels(io.ComfyNode):
     def execute(cls, clip, parts) -> io.NodeOutput:
         labelled = tuple(embed_label(clip, part) for part in parts.values() if part is not None)
         if not labelled:
-            raise ValueError("Encode Part Labels got no parts: connect at least one Load Part or Part from Image node.")
+            raise ValueError(
+                "Encode Part Labels got no parts: connect at least one Load Part, Part from Image or Photo to Parts node. Where "
+                "Photo to Parts is connected, the photograph shows none of these parts: lower its `smallest`, or connect others."
+            )
         return io.NodeOutput(labelled)

@@ -51,8 +51,7 @@ class Parts2WholePhotoToParts(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, parser, smallest) -> io.NodeOutput:
-        label_map = parse_photo(image, parser_folder(parser))
-        return io.NodeOutput(*parts_of(image, label_map, "ATR", smallest).values())
+        return io.NodeOutput(*parts_of(image, *parse_photo(image, parser_folder(parser)), smallest).values())
 
 
 class Parts2WholeLabelMapToParts(io.ComfyNode):

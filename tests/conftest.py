@@ -18,7 +18,7 @@ sys.path.insert(2, str(ROOT / ".ci"))
 
 import comfy.cli_args  # noqa: E402
 
-comfy.cli_args.args.cpu = True
+comfy.cli_args.args.cpu = os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu"
 
 import folder_paths  # noqa: E402
 import nodes as host_nodes  # noqa: E402

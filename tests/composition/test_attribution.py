@@ -88,3 +88,28 @@ def test_without_parts_there_is_nothing_to_show(checkpoint, draw):
     model, attribution = run("Parts2WholeRecordAttribution", model=checkpoint.model)
     with pytest.raises(ValueError, match="No attention was recorded.*Connect Apply Parts2Whole"):
         attribution.maps(draw(model))
+
+
+def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance, draw):
+    from test_conditioning import CountingWindows
+
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    for length, dim, batch in ((2, 0, 3), (20, 2, 1)):
+        windowed = model.clone()
+        windowed.model_options["context_handler"] = CountingWindows(length, dim=dim, causal_window_fix=False)
+        latents = draw(windowed, latent=noise(batch=batch))
+        with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
+            attribution.maps(latents)
+
+
+def test_half_precision_between_nodes_is_the_same_run(checkpoint, appearance, draw):
+    attribution, latents, maps = recorded(apply_parts(checkpoint.model, appearance), draw)
+    assert torch.equal(attribution.maps(latents.half()), maps)
+
+
+def test_layers_that_another_node_replaces_are_not_recorded(checkpoint, appearance, draw):
+    model = checkpoint.model.clone()
+    for block in (("input", 1), ("input", 2)):
+        model.set_model_attn1_replace(lambda q, k, v, options: v[:, :q.shape[1]], *block)
+    attribution = recorded(apply_parts(model, appearance), draw, steps=1)[0]
+    assert attribution._layers == recorded(apply_parts(checkpoint.model, appearance), draw, steps=1)[0]._layers - 2

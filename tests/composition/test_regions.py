@@ -122,3 +122,19 @@ def test_hypertile_is_refused_with_words(checkpoint, appearance, draw):
 def test_a_region_that_is_not_finite_is_refused(checkpoint, appearance):
     with pytest.raises(ValueError, match="The region holds NaN"):
         apply_parts(checkpoint.model, appearance, region=torch.full((1, 8, 8), float("nan")))
+
+
+def test_context_windows_cut_the_region(checkpoint, appearance, draw):
+    from test_conditioning import CountingWindows
+
+    upper = torch.zeros(1, 192, 128)
+    upper[:, :96] = 1
+    model = apply_parts(checkpoint.model, appearance, region=upper)
+    model.model_options["context_handler"] = CountingWindows(12, dim=2, causal_window_fix=False)
+    (region,) = regions_seen(model, draw, cfg=1.0)
+    assert region.shape == (1, 1, 12, 16) and region.eq(1).all(), "the first window is the upper half"
+
+
+def test_a_region_that_is_empty_says_so(checkpoint, appearance, caplog):
+    apply_parts(checkpoint.model, appearance, region=torch.zeros(1, 8, 8))
+    assert "the region is zero everywhere, so these parts do nothing: face, shoes, upper body clothes" in caplog.text

@@ -43,7 +43,8 @@ def in_models(parser, folders):
 
 def test_the_numbers_are_those_of_the_model(parser):
     image = torch.rand(1, 50, 40, 3, generator=torch.Generator().manual_seed(1))
-    found = parse_photo(image, str(parser))
+    found, scheme = parse_photo(image, str(parser))
+    assert scheme == "ATR"
     model = SegformerForSemanticSegmentation.from_pretrained(parser).eval()
     processor = SegformerImageProcessor.from_pretrained(parser)
     pixels = (image[0] * 255).round().byte().numpy()
@@ -62,13 +63,27 @@ def test_classes_go_by_their_names(parser, tmp_path):
     config["label2id"] = {name: int(i) for i, name in config["id2label"].items()}
     (tmp_path / "config.json").write_text(json.dumps(config))
     image = torch.rand(1, 64, 64, 3)
-    assert torch.equal(parse_photo(image, str(tmp_path)), torch.tensor(order)[parse_photo(image, str(parser))])
+    assert torch.equal(parse_photo(image, str(tmp_path))[0], torch.tensor(order)[parse_photo(image, str(parser))[0]])
+
+
+@pytest.mark.parametrize("scheme", ["LIP", "CIHP"])
+def test_a_parser_of_another_scheme_in_half_precision(scheme, parser, tmp_path):
+    torch.manual_seed(1)
+    config = SegformerConfig.from_pretrained(parser)
+    config.id2label = dict(enumerate(SCHEMES[scheme]))
+    config.label2id = {name: i for i, name in enumerate(SCHEMES[scheme])}
+    with torch.inference_mode(False):
+        model = SegformerForSemanticSegmentation(config).half()
+        model.save_pretrained(tmp_path)
+    SegformerImageProcessor.from_pretrained(parser).save_pretrained(tmp_path)
+    label_map, found = parse_photo(torch.rand(1, 40, 40, 3), str(tmp_path))
+    assert found == scheme and label_map.shape == (1, 40, 40)
 
 
 def test_photo_to_parts(in_models, parser, checkpoint):
     image = torch.rand(2, 48, 32, 3)
     found = run("Parts2WholePhotoToParts", image=image, parser="tiny", smallest=0.001)
-    expected = parts_of(image, parse_photo(image, str(parser)), "ATR", 0.001)
+    expected = parts_of(image, *parse_photo(image, str(parser)), 0.001)
     assert any(found) and len(found) == 6
     for part, label in zip(found, LABELS):
         assert (part is None) == (expected[label] is None)
@@ -82,6 +97,14 @@ def test_a_missing_parser_is_named_with_its_folder(folders):
 
     message = Parts2WholePhotoToParts.validate_inputs(parser="segformer_b2_clothes")
     assert "human_parsing" in message and "mattmdjaga/segformer_b2_clothes" in message
+
+
+def test_names_outside_the_folder_are_none(in_models, parser):
+    from parts2whole.nodes.photo_to_parts import Parts2WholePhotoToParts
+
+    assert Parts2WholePhotoToParts.validate_inputs(parser="tiny") is True
+    for name in (str(parser), "../human_parsing/tiny", f"../../{parser.name}"):
+        assert "No human parser" in Parts2WholePhotoToParts.validate_inputs(parser=name)
 
 
 def test_files_that_are_damaged_or_missing_or_of_another_kind(parser, tmp_path):

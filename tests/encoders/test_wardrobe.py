@@ -13,8 +13,6 @@ def wardrobe(tmp_path, monkeypatch):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "parts2whole_wardrobe", ([str(tmp_path / "wardrobe")], set()))
-    (tmp_path / "wardrobe").mkdir()
     return tmp_path / "wardrobe"
 
 
@@ -51,6 +49,7 @@ def test_fingerprints_tell_models_noise_levels_and_loras_apart_and_nothing_else(
     assert again[4].fingerprint == checkpoint.appearance_encoder.fingerprint
     lora, weaker = with_lora(checkpoint.model), with_lora(checkpoint.model, 0.5)
     draw(lora)  # its weights are in the model now
+    draw(run("ModelSamplingDiscrete", model=checkpoint.model, sampling="v_prediction", zsnr=True))  # and this one's schedule
     assert fingerprint(checkpoint.model) == fingerprint(again[0])
     encoders = [
         checkpoint.appearance_encoder, run("Parts2WholeModelAsEncoder", model=checkpoint.model, noise_level=100),
@@ -60,13 +59,14 @@ def test_fingerprints_tell_models_noise_levels_and_loras_apart_and_nothing_else(
 
 
 def test_other_files_are_refused_with_words(wardrobe, appearance):
+    wardrobe.mkdir()
     save_file({"weight": torch.zeros(1)}, wardrobe / "checkpoint.safetensors")
-    with pytest.raises(ValueError, match="but no appearance: take one that Save Appearance wrote"):
+    with pytest.raises(ValueError, match="cannot be read .it is a safetensors file, but no appearance"):
         load("checkpoint.safetensors")
     save(appearance)
     whole = (wardrobe / "outfit_00001_.safetensors").read_bytes()
     (wardrobe / "cut.safetensors").write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(ValueError, match="cannot be read.*save the appearance again"):
+    with pytest.raises(ValueError, match="cannot be read.*Save the appearance again"):
         load("cut.safetensors")
 
 
@@ -75,3 +75,39 @@ def test_a_missing_file_is_named_with_its_folder(wardrobe):
 
     message = Parts2WholeLoadAppearance.validate_inputs(file="gone.safetensors")
     assert "gone.safetensors" in message and str(wardrobe) in message
+
+
+def test_names_outside_the_wardrobe_are_none(wardrobe, appearance):
+    from parts2whole.nodes.wardrobe import Parts2WholeLoadAppearance
+
+    save(appearance)
+    (wardrobe / "outfit_00001_.safetensors").rename(wardrobe.parent / "outside.safetensors")
+    for name in ("../outside.safetensors", str(wardrobe.parent / "outside.safetensors")):
+        assert "No appearance" in Parts2WholeLoadAppearance.validate_inputs(file=name)
+
+
+def test_a_file_that_lacks_a_tensor_is_refused(wardrobe, appearance):
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    save(appearance)
+    path = wardrobe / "outfit_00001_.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors.pop("0.middle.0.0")
+    save_file(tensors, wardrobe / "less.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match="cannot be read .'0.middle.0.0'"):
+        load("less.safetensors")
+
+
+def test_the_same_reference_twice(wardrobe, appearance):
+    twice = appearance._replace(references=appearance.references[:1] * 2)
+    save(twice)
+    assert len(load().references) == 2
+
+
+def test_without_a_wardrobe_there_is_nothing_to_load(wardrobe):
+    from parts2whole.encoders.wardrobe import list_appearances
+
+    assert list_appearances() == [] and not wardrobe.exists()
