@@ -18,6 +18,7 @@ from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
 from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoToParts
 from .nodes.pose_region import Parts2WholePoseRegion
 from .nodes.preview_parts import Parts2WholePreviewParts
+from .nodes.refine_mask import Parts2WholeRefineMask
 from .nodes.sigmas import Parts2WholeSigmas
 from .nodes.wardrobe import Parts2WholeLoadAppearance, Parts2WholeSaveAppearance
 
@@ -35,6 +36,7 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeLoader,
             Parts2WholeLoadPart,
             Parts2WholeMakePart,
+            Parts2WholeRefineMask,
             Parts2WholePhotoToParts,
             Parts2WholeLabelMapToParts,
             Parts2WholeEncodeLabels,
