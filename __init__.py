@@ -17,6 +17,7 @@ from .nodes.make_part import Parts2WholeMakePart
 from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
 from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoToParts
 from .nodes.pose_region import Parts2WholePoseRegion
+from .nodes.pose_to_iuv import Parts2WholePoseToIUV
 from .nodes.preview_parts import Parts2WholePreviewParts
 from .nodes.refine_mask import Parts2WholeRefineMask
 from .nodes.sigmas import Parts2WholeSigmas
@@ -45,6 +46,7 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeCombineAppearances,
             Parts2WholeSaveAppearance,
             Parts2WholeLoadAppearance,
+            Parts2WholePoseToIUV,
             Parts2WholePoseRegion,
             Parts2WholeApply,
             Parts2WholeApplyPose,

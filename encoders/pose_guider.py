@@ -20,8 +20,3 @@ def encode_pose(guider: PoseNetwork, image: torch.Tensor, grid: tuple[int, int],
         image[..., :3].movedim(-1, 1), width * guider.scale, height * guider.scale, "lanczos", "disabled"
     )
     return guider(picture.to(device, torch.float32))
-
-
-def is_iuv(image: torch.Tensor) -> bool:
-    """Whether a picture [B, H, W, C] can be raw IUV: DensePose's part index 0..24 in blue, as the release was trained with."""
-    return float(image[..., 2].max()) <= 24.5 / 255

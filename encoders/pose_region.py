@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .pose_guider import is_iuv
+from .pose_kind import COLOUR_MAPPED, IUV, pose_kind
 from .reference_picture import LABELS
 
 FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
@@ -31,10 +31,12 @@ def pose_region(image: torch.Tensor, label: str, grow: float) -> torch.Tensor:
     returns: [B, H, W], 0 or 1
     raises: ValueError for a picture that is not raw IUV
     """
-    if not is_iuv(image):
+    kind = pose_kind(image)
+    if kind != IUV:
+        mend = "Convert it by DensePose to IUV" if kind == COLOUR_MAPPED else "Connect a raw IUV picture"
         raise ValueError(
-            "The pose picture is not raw IUV DensePose: its blue channel goes beyond the part index 24, so it does not tell which "
-            "part of the body is where. Connect a raw IUV picture, or paint the region as a MASK."
+            f"The pose picture is {kind}, not raw IUV DensePose, and does not tell by its blue channel which part of the body is "
+            f"where. {mend}, or paint the region as a MASK."
         )
     index = (image[..., 2].cpu() * 255).round()
     region = torch.isin(index, torch.tensor(INDICES[label], dtype=index.dtype)).float()

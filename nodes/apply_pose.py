@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..attention.applied import AppliedPose
 from ..attention.model_patch import apply
-from ..encoders.pose_guider import is_iuv
+from ..encoders.pose_kind import COLOUR_MAPPED, IUV, pose_kind
 from ..encoders.reference_picture import require_finite
 from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs
 
@@ -40,9 +40,11 @@ class Parts2WholeApplyPose(io.ComfyNode):
     @classmethod
     def execute(cls, model, pose_guider, image, strength, start_percent, end_percent) -> io.NodeOutput:
         require_finite(image, "The pose picture")
-        if not is_iuv(image):
+        kind = pose_kind(image)
+        if kind != IUV:
+            mend = "Convert it by DensePose to IUV." if kind == COLOUR_MAPPED else "Make an IUV picture of the pose."
             logging.warning(
-                "Parts2Whole: the pose picture is not raw IUV DensePose (its blue channel goes beyond the part index 24). The "
-                "public release was trained with raw IUV and will hardly follow a colour-mapped picture."
+                "Parts2Whole: the pose picture is %s. The public release was trained with raw IUV DensePose (part index 0..24 in "
+                "blue) and will hardly follow it. %s", kind, mend,
             )
         return io.NodeOutput(apply(model, AppliedPose(pose_guider, image, strength, start_percent, end_percent)))

@@ -38,5 +38,5 @@ def test_grow():
 
 
 def test_a_picture_that_is_not_raw_iuv_is_refused():
-    with pytest.raises(ValueError, match="not raw IUV.*paint the region as a MASK"):
+    with pytest.raises(ValueError, match="is another kind of picture, not raw IUV.*paint the region as a MASK"):
         run("Parts2WholePoseRegion", image=torch.ones(1, 8, 8, 3), label="shoes", grow=0.0)

@@ -1,0 +1,57 @@
+"""What kind of pose picture one is, and raw IUV from those that hold the same."""
+
+from __future__ import annotations
+
+import torch
+
+IUV, COLOUR_MAPPED, OPENPOSE, OTHER = "raw IUV", "colour-mapped DensePose", "OpenPose", "another kind of picture"
+
+# The viridis colour map at index * 255 / 25, by which the usual DensePose preprocessor shows the part indices 0..24.
+VIRIDIS = (
+    (68, 1, 84), (71, 16, 99), (72, 29, 111), (71, 42, 122), (69, 55, 129), (65, 68, 135), (60, 79, 138), (55, 90, 140),
+    (50, 100, 142), (46, 110, 142), (42, 120, 142), (38, 130, 142), (34, 139, 141), (31, 148, 140), (31, 158, 137), (34, 168, 132),
+    (44, 177, 126), (58, 186, 118), (76, 194, 108), (96, 202, 96), (122, 209, 81), (147, 215, 65), (173, 220, 48), (200, 224, 32),
+    (226, 228, 24),
+)
+# Half-way between neighbours of the map, in levels of 255.
+NEAR = 6
+# What U and V are set to where they are not known.
+MIDDLE = 0.5
+
+
+def pose_kind(image: torch.Tensor) -> str:
+    """image: [B, H, W, C >= 3] in 0..1"""
+    rgb = image[..., :3].cpu()
+    if float(rgb[..., 2].max()) <= 24.5 / 255:
+        return IUV
+    if float((_distances(rgb).amin(-1) <= NEAR).float().mean()) > 0.9:
+        return COLOUR_MAPPED
+    black, saturated = rgb.amax(-1) < 0.04, rgb.amax(-1) - rgb.amin(-1) > 0.5
+    if float(black.float().mean()) > 0.6 and float((saturated | black).float().mean()) > 0.9:
+        return OPENPOSE
+    return OTHER
+
+
+def to_iuv(image: torch.Tensor) -> torch.Tensor:
+    """Raw IUV from a colour-mapped picture: the part index in blue; U and V, which the colours do not hold, in the middle.
+
+    image: [B, H, W, C >= 3] in 0..1
+    returns: [B, H, W, 3] in 0..1; raw IUV as it is
+    raises: ValueError for other pictures
+    """
+    kind = pose_kind(image)
+    if kind == IUV:
+        return image[..., :3]
+    if kind != COLOUR_MAPPED:
+        raise ValueError(
+            f"The picture is {kind}. Expected DensePose in the colours of viridis, as the preprocessor of the ControlNet auxiliary "
+            "nodes draws it with the model 'Viridis (MagicAnimate)'. Other pictures do not hold the parts of the body by number."
+        )
+    index = _distances(image[..., :3].cpu()).argmin(-1)
+    body = (index > 0).float()
+    return torch.stack([MIDDLE * body, MIDDLE * body, index / 255.0], -1)
+
+
+def _distances(rgb: torch.Tensor) -> torch.Tensor:
+    """From every colour of the map, in levels of 255: [B, H, W, 25]"""
+    return torch.stack([(rgb * 255 - torch.tensor(colour)).abs().amax(-1) for colour in VIRIDIS], -1)

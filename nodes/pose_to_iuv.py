@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..encoders.pose_kind import to_iuv
+from ..encoders.reference_picture import require_finite
+from .sockets import CATEGORY
+
+
+class Parts2WholePoseToIUV(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholePoseToIUV",
+            display_name="DensePose to IUV",
+            category=CATEGORY,
+            description="Makes raw IUV of a colour-mapped DensePose picture, as far as its colours tell.",
+            search_aliases=["convert densepose", "viridis", "IUV"],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="DensePose in the colours of viridis, from a DensePose preprocessor. Raw IUV passes as it is.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="For Apply Pose Guider and Region from Pose.")],
+        )
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        require_finite(image, "The pose picture")
+        return io.NodeOutput(to_iuv(image))
