@@ -11,6 +11,7 @@ from .nodes.combine_appearances import Parts2WholeCombineAppearances
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
 from .nodes.example_pictures import copy_example_pictures
+from .nodes.levels import Parts2WholeLevels
 from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart
@@ -48,6 +49,7 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeLoadAppearance,
             Parts2WholePoseToIUV,
             Parts2WholePoseRegion,
+            Parts2WholeLevels,
             Parts2WholeApply,
             Parts2WholeApplyPose,
             Parts2WholeApplyImageAttention,

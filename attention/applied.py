@@ -21,6 +21,7 @@ class AppliedParts:
     strength: weight of the references in the softmax, 1 as trained
     start, end: part of the noise schedule in which they act, 0..1
     region: [B, H, W] in 0..1, of any size, where in the target they act; None: everywhere
+    levels: factors of the strength by how often the latent was halved, from 0 on; the last one holds for all deeper levels
     """
 
     appearance: Appearance
@@ -29,6 +30,7 @@ class AppliedParts:
     start: float
     end: float
     region: torch.Tensor | None = None
+    levels: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from .attribution import Attribution
 from .bank import BlockAddress
 from .image_attention import KeysAndValues
 from .shared_attention import ReferenceGroup, ReferenceKeys, join_references
-from .unet_blocks import require_unet, transformer_blocks
+from .unet_blocks import block_levels, require_unet, transformer_blocks
 from .unet_patches import ATTRIBUTION, CONDITIONAL, REGIONS, AddImageTokens, AddPose, ShareReferences, conditional_chunks
 
 KEY = "parts2whole"
@@ -82,6 +82,8 @@ def apply(model: ModelPatcher, applied: AppliedParts | AppliedPose | AppliedImag
 
     model = model.clone()
     if applied.strength == 0 or applied.start >= applied.end:
+        return model
+    if isinstance(applied, AppliedParts) and not any(applied.levels):
         return model
     if isinstance(applied, AppliedParts) and applied.region is not None and not applied.region.any():
         labels = ", ".join(sorted({reference.label for reference in applied.appearance.references}))
@@ -188,7 +190,7 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
     place = x.device, model.get_dtype_inference()
     hooks, strengths = _weight_hooks(model)
     replace = {name: dict(blocks) for name, blocks in transformer_options.get("patches_replace", {}).items()}
-    positive = any(conditional_chunks(transformer_options))
+    positive, levels = any(conditional_chunks(transformer_options)), block_levels(model.diffusion_model)
     for address, block in transformer_blocks(model.diffusion_model).items() if positive else ():
         key = tuple(address)  # of the host's own type, for torch.compile
         if parts:
@@ -198,7 +200,9 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
             takes_mask = previous is None and not regions and place == (torch.device("cpu"), torch.float32)
             slot = address, model, hooks, takes_mask, *place
             state = *map(id, parts), *strengths
-            references = run.keep(("keys", *slot), state, _references, parts, address, block.attn1, takes_mask, *place)
+            references = run.keep(
+                ("keys", *slot), state, _references, parts, address, levels[address], block.attn1, takes_mask, *place
+            )
             # The same object in every step: torch.compile would take another one for another graph.
             replaced[key] = run.keep(
                 ("attn1", *slot), (id(references), id(previous)), ShareReferences, references, previous
@@ -227,7 +231,7 @@ def _weight_hooks(model) -> tuple[tuple, tuple]:
 
 
 def _references(
-    parts: tuple[AppliedParts, ...], address: BlockAddress, attn1, takes_mask: bool, device, dtype
+    parts: tuple[AppliedParts, ...], address: BlockAddress, level: int, attn1, takes_mask: bool, device, dtype
 ) -> ReferenceKeys:
     """Keys and values of all references at one layer, by the denoiser's to_k and to_v."""
     groups, regions = [], 0
@@ -238,8 +242,12 @@ def _references(
         region = None
         if applied.region is not None:
             region, regions = regions, regions + 1
+        strength = applied.strength * applied.levels[min(level, len(applied.levels) - 1)]
         for bank, k, v in zip(banks, attn1.to_k(tokens).split(lengths), attn1.to_v(tokens).split(lengths)):
-            groups.append(ReferenceGroup(k, v, applied.strength, bank.removed if applied.keep_removed else 0, region))
+            if strength > 0:
+                groups.append(ReferenceGroup(k, v, strength, bank.removed if applied.keep_removed else 0, region))
+            else:
+                groups.append(ReferenceGroup(k[:0], v[:0], region=region))
     references = join_references(groups)
     return references if takes_mask else references.widened(attn1.heads)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import comfy.utils
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
 from comfy.model_patcher import ModelPatcher
 
 from .bank import BlockAddress
@@ -33,6 +33,19 @@ def transformer_blocks(unet: UNetModel) -> dict[BlockAddress, BasicTransformerBl
         if isinstance(layer, SpatialTransformer)
         for index, block in enumerate(layer.transformer_blocks)
     }
+
+
+def block_levels(unet: UNetModel) -> dict[BlockAddress, int]:
+    """How often the latent was halved at each transformer block: 0 to 3 in SD1.5."""
+    halved = [any(isinstance(layer, Downsample) for layer in stage) for stage in unet.input_blocks]
+    doubled = [any(isinstance(layer, Upsample) for layer in stage) for stage in unet.output_blocks]
+    deepest = sum(halved)
+    before = {
+        "input": [sum(halved[:i]) for i in range(len(halved))],
+        "middle": [deepest],
+        "output": [deepest - sum(doubled[:i]) for i in range(len(doubled))],
+    }
+    return {address: before[address.name][address.number] for address in transformer_blocks(unet)}
 
 
 def diffusers_block_names(unet_config: dict) -> dict[str, BlockAddress]:

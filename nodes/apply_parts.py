@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..attention.applied import AppliedParts
 from ..attention.model_patch import apply
 from ..encoders.reference_picture import require_finite
-from .sockets import CATEGORY, AppearanceSocket, percent_inputs
+from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, percent_inputs
 
 
 class Parts2WholeApply(io.ComfyNode):
@@ -35,14 +35,17 @@ class Parts2WholeApply(io.ComfyNode):
                     tooltip="Where in the result the parts may act: 1 as ever, 0 not at all. Any size; best a little larger than "
                     "the part. Without it, everywhere.",
                 ),
+                LevelsSocket.Input("levels", optional=True, tooltip="From Strength by Depth. Without it, the same everywhere."),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, model, appearance, mask_mode, strength, start_percent, end_percent, region=None) -> io.NodeOutput:
+    def execute(
+        cls, model, appearance, mask_mode, strength, start_percent, end_percent, region=None, levels=(1.0,)
+    ) -> io.NodeOutput:
         if region is not None:
             require_finite(region, "The region")
             region = region.clamp(0.0, 1.0).reshape(-1, *region.shape[-2:])
-        applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region)
+        applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region, levels)
         return io.NodeOutput(apply(model, applied))

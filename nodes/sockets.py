@@ -20,6 +20,8 @@ AppearanceSocket = io.Custom("P2W_APPEARANCE")
 AppearanceSocket.Type = Appearance
 AttributionSocket = io.Custom("P2W_ATTRIBUTION")
 AttributionSocket.Type = Attribution
+LevelsSocket = io.Custom("P2W_LEVELS")
+LevelsSocket.Type = tuple[float, ...]
 # The host's patchers around encoders.pose_guider.PoseGuider and attention.image_attention.ImageAttention.
 PoseGuiderSocket = io.Custom("P2W_POSE_GUIDER")
 ImageAttentionSocket = io.Custom("P2W_IMAGE_ATTENTION")
