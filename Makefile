@@ -3,13 +3,17 @@ in_host = host=$$(.ci/host $(1)) && eval "$$host" && export COMFYUI_PATH &&
 
 training = diffusers accelerate omegaconf skimage
 
-.PHONY: demo test lint bench full-size evaluate train-paper-doll
+.PHONY: demo test editor lint bench full-size evaluate train-paper-doll
 
-demo: ## compose a person from parts, headless in the real ComfyUI
+demo: ## compose a paper doll from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" .ci/demo.py
 
 test: ## all tests but the slow ones
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
+
+editor: ## open every workflow in the real editor and run two: needs Chromium, CHROMIUM names it if it is not on the path
+	@$(call in_host,pytest $(training)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright && \
+	"$$PYTHON" -m pytest tests/editor
 
 lint:
 	@$(call in_host,ruff) "$$PYTHON" -m ruff check .
@@ -20,9 +24,12 @@ bench: ## what references cost: one step with and without them, as ratios
 full-size: ## the release's size with random weights, at 768x512: needs 20 GB of memory, 7 GB of disk and some patience
 	@$(call in_host) "$$PYTHON" .ci/full_size.py
 
-evaluate: ## what a paper-doll model can do, as a table and a plot; options by ARGS
+evaluate: ## what the paper-doll model can do, as a table and a plot; other options by ARGS
 	@$(call in_host,$(training)) "$$PYTHON" -m training.evaluate $(ARGS)
 
-train-paper-doll: ## train a small model on drawn figures, from nothing but their VAE
-	@$(call in_host,$(training)) "$$PYTHON" -m training.train training/configs/paper_doll_unet.yaml && \
-	"$$PYTHON" -m training.train training/configs/paper_doll.yaml
+train-paper-doll: ## train the model in models/paper_doll again, from its VAE: two and a half hours on two cores
+	@$(call in_host,$(training)) "$$PYTHON" -m training.train training/configs/paper_doll.yaml && \
+	export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && for part in 2 3; do \
+		"$$PYTHON" -m torch.distributed.run --standalone --nproc_per_node 2 -m training.train training/configs/paper_doll_$$part.yaml \
+			|| exit 1; \
+	done

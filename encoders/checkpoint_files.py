@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 FOLDER = "parts2whole"
+PACK_MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models")
 WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin",
     "model.safetensors", "model.fp16.safetensors", "pytorch_model.bin",
@@ -25,12 +26,13 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 def register_folder():
-    """Adds models/parts2whole to the host's folders, beside those that extra_model_paths.yaml names."""
+    """Adds models/parts2whole to the host's folders, beside those that extra_model_paths.yaml names, and the pack's own models."""
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    folder_paths.add_model_folder_path(FOLDER, PACK_MODELS)
 
 
 def list_checkpoints() -> list[str]:
-    """Names of the folders in the release's layout, relative to models/parts2whole or models/diffusers."""
+    """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models."""
     names = set()
     for root in _roots():
         for folder, subfolders, _ in os.walk(root, followlinks=True):

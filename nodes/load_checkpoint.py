@@ -14,13 +14,14 @@ class Parts2WholeLoader(io.ComfyNode):
             node_id="Parts2WholeLoader",
             display_name="Load Parts2Whole",
             category=CATEGORY,
-            description="Loads a Parts2Whole checkpoint: a folder as downloaded from huanngzh/Parts2Whole.",
+            description="Loads a Parts2Whole checkpoint: a folder as downloaded from huanngzh/Parts2Whole, or the small paper_doll "
+            "of this pack.",
             search_aliases=["parts to whole", "load p2w", "human composition", "virtual try-on"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint", options=list_checkpoints(),
                     tooltip="A folder under models/parts2whole or models/diffusers (or what extra_model_paths.yaml names so) that "
-                    "has a reference_unet folder in it.",
+                    "has a reference_unet folder in it. paper_doll comes with this pack: small figures, and no download.",
                 ),
             ],
             outputs=[

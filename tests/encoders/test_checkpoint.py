@@ -208,7 +208,7 @@ def test_folders_with_a_reference_unet_are_listed(folders, copy):
     nested.parent.mkdir()
     nested.symlink_to(GOLDEN / "checkpoint")
     (folders / "models" / "diffusers" / "other" / "unet").mkdir(parents=True)
-    assert list_checkpoints() == ["copy", "huanngzh/Parts2Whole", "tiny"]
+    assert list_checkpoints() == ["copy", "huanngzh/Parts2Whole", "paper_doll", "tiny"]
     shutil.rmtree(folders / "models" / "diffusers" / "huanngzh")
 
 

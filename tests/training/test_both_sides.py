@@ -1,4 +1,4 @@
-"""A checkpoint of the training code gives the same on diffusers, where it is trained, and through the nodes."""
+"""The shipped model gives the same on diffusers, where it was trained, and through the nodes."""
 
 import json
 
@@ -11,39 +11,42 @@ from workbench import apply_image_attention, apply_parts, apply_pose, rel, run, 
 from training import evaluate
 from training.config import TrainConfig, load_config
 from training.model import Parts2Whole, encode_batch
-from training.networks import build_networks, load_trained, save_networks
+from training.networks import build_networks, save_networks
 from training.paper_dolls import HEIGHT, WIDTH, Pair, PaperDolls
 from training.preview import sample_latents
 from training.train import Encoded, collate
 
+CHECKPOINT = ROOT / "models" / "paper_doll"
 SEED = 1_000_003
 
 
 @pytest.fixture(scope="module")
-def diffusers_side(tmp_path_factory):
-    """The networks of the paper-doll model, at random but for their VAE, saved as training saves them and loaded again."""
+def diffusers_side():
+    """The model as training loads it."""
     config = load_config(
-        TrainConfig, ROOT / "training" / "configs" / "paper_doll.yaml",
-        [f"pretrained={ROOT / 'training' / 'paper_doll_vae'}", "data.cache_latents=false", "data.cut_out=0",
-         f"new.tokenizer={ROOT / 'tests' / 'golden' / 'checkpoint' / 'tokenizer'}"],
+        TrainConfig, CHECKPOINT / "training.yaml", [f"pretrained={CHECKPOINT}", "data.cache_latents=false", "data.cut_out=0"]
     )
+    config.new = {}
     with torch.inference_mode():
         networks = build_networks(config)
-        folder = tmp_path_factory.mktemp("saved") / "checkpoint"
-        save_networks(networks, folder, torch.float16)
-        load_trained(networks, folder)
-        return Parts2Whole(networks, config).eval(), Encoded(PaperDolls(4, SEED), networks, config), folder
+        return Parts2Whole(networks, config).eval(), Encoded(PaperDolls(4, SEED), networks, config)
 
 
-@pytest.fixture(scope="module")
-def nodes_side(folders, diffusers_side):
+@pytest.fixture(scope="module", params=["as shipped", "saved again"])
+def nodes_side(request, folders, diffusers_side, tmp_path_factory):
+    """The model as the nodes load it."""
     from parts2whole.encoders.checkpoint import Checkpoint
 
-    link = folders / "models" / "parts2whole" / "both_sides"
-    link.symlink_to(diffusers_side[2])
     with torch.inference_mode():
+        if request.param == "as shipped":
+            yield Checkpoint(*run("Parts2WholeLoader", checkpoint="paper_doll"))
+            return
+        folder = tmp_path_factory.mktemp("saved") / "checkpoint"
+        save_networks(diffusers_side[1].networks, folder, torch.float16)
+        link = folders / "models" / "parts2whole" / "both_sides"
+        link.symlink_to(folder)
         yield Checkpoint(*run("Parts2WholeLoader", checkpoint="both_sides"))
-    link.unlink()
+        link.unlink()
 
 
 def image(picture):
@@ -52,7 +55,7 @@ def image(picture):
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, index):
-    model, encoded, folder = diffusers_side
+    model, encoded = diffusers_side
     batch = encode_batch(encoded.networks.vae, collate([encoded[index]]))
     noise = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(0))
     expected = sample_latents(model, batch, noise, steps=6, guidance=2.0)
@@ -70,7 +73,7 @@ def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, index):
     patched = apply_pose(apply_parts(nodes_side.model, appearance), nodes_side.pose_guider, image(pair.pose))
     patched = apply_image_attention(patched, nodes_side, parts)
     sigmas = run("Parts2WholeSigmas", model=patched, steps=6, denoise=1.0)
-    scale = json.loads((folder / "vae" / "config.json").read_text())["scaling_factor"]
+    scale = json.loads((CHECKPOINT / "vae" / "config.json").read_text())["scaling_factor"]
     latents = sample(
         patched, nodes_side.clip, {"samples": noise * (1 + sigmas[0] ** 2) ** 0.5 / scale}, sampler="ddim", cfg=2.0, sigmas=sigmas,
         positive=text(nodes_side.clip, pair.doll.caption),
@@ -78,10 +81,10 @@ def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, index):
     assert rel(latents * scale / (1 + sigmas[-1] ** 2) ** 0.5, expected) <= 1e-3
 
 
-def test_every_condition_of_the_evaluation_draws(nodes_side, monkeypatch, capsys):
-    """One figure and two steps, with weights that know nothing: what is left out makes another picture."""
+def test_every_condition_of_the_evaluation_draws(monkeypatch, capsys):
+    """One figure and two steps: what is left out makes another picture."""
     monkeypatch.setattr(evaluate, "STEPS", 2)
-    drawer = evaluate.Drawer("both_sides")
+    drawer = evaluate.Drawer("paper_doll")
     (pair,) = evaluate.figures(1, wears_all=True)
     references = [pair.reference(label) for label in evaluate.labels_of(pair, 3)]
     pictures = {
