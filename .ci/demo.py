@@ -1,34 +1,17 @@
-"""Composes a person from three parts, a pose and image tokens in the real ComfyUI, headless, with the tiny test checkpoint.
+"""Composes a paper doll from parts and a pose in the real ComfyUI, headless, with the model in models/paper_doll.
 
-The checkpoint has random weights: the run shows that everything works, and the picture is noise.
+Runs workflows/api/paper_doll.json as it is, and writes a contact sheet: the parts, the pose, the result.
 """
 
+import io
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
 from comfy_server import ROOT, ComfyServer
+from PIL import Image, ImageDraw, ImageFont
 
-GOLDEN = ROOT / "tests" / "golden"
-PICTURES = {"2": "ref_0.png", "3": "ref_1.png", "4": "ref_2.png", "10": "pose.png"}
-
-
-def tiny_workflow() -> dict:
-    """workflows/api/parts_to_whole.json at the size of the tiny checkpoint and with its pictures."""
-    workflow = json.loads((ROOT / "workflows" / "api" / "parts_to_whole.json").read_text())
-    workflow["1"]["inputs"]["checkpoint"] = "tiny"
-    for node, picture in PICTURES.items():
-        workflow[node]["inputs"]["image"] = picture
-    workflow["6"]["inputs"]["value"], workflow["7"]["inputs"]["value"] = 128, 192
-    workflow["16"]["inputs"]["steps"] = 20
-    return workflow
-
-
-def install_tiny_checkpoint(base: Path):
-    (base / "models" / "parts2whole" / "tiny").symlink_to(GOLDEN / "checkpoint")
-    for picture in (GOLDEN / "images").iterdir():
-        shutil.copy(picture, base / "input")
+GAP, TITLE = 12, 22
 
 
 class Progress:
@@ -48,18 +31,46 @@ class Progress:
             print(f"    {data['value']} of {data['max']}", end=end, flush=True)
 
 
+def contact_sheet(pictures: dict[str, Image.Image], height: int = 288) -> Image.Image:
+    """Pictures side by side, each under its title; a cut-out on white, and an IUV picture with its part index made visible."""
+    font = ImageFont.load_default(14)
+    tiles = []
+    for title, picture in pictures.items():
+        shown = Image.new("RGBA", picture.size, "white")
+        shown.alpha_composite(picture.convert("RGBA"))
+        size = (round(picture.width * height / picture.height), height)
+        tiles.append((title, shown.convert("RGB").resize(size, Image.Resampling.LANCZOS)))
+    width = sum(tile.width + GAP for _, tile in tiles) + GAP
+    sheet = Image.new("RGB", (width, height + TITLE + 2 * GAP), "#e8ebef")
+    draw, left = ImageDraw.Draw(sheet), GAP
+    for title, tile in tiles:
+        draw.text((left, GAP), title, "#20242a", font)
+        sheet.paste(tile, (left, GAP + TITLE))
+        left += tile.width + GAP
+    return sheet
+
+
 def main():
+    workflow = json.loads((ROOT / "workflows" / "api" / "paper_doll.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(Path(folder))
-        install_tiny_checkpoint(server.base)
         print("Starting ComfyUI (a few seconds; no GPU is needed) ...", flush=True)
         with server:
-            workflow = tiny_workflow()
             outputs = server.run(workflow, Progress(server, workflow))
-            path = ROOT / "output" / "demo.png"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(server.view(outputs["18"]["images"][0]))
-    print(f"Three parts, one pose: {path}\n(The tiny test checkpoint has random weights, so the picture is noise.)")
+            (saved,) = (picture for output in outputs.values() for picture in output["images"])
+            result = Image.open(io.BytesIO(server.view(saved)))
+            parts, pose = {}, {}
+            for node in workflow.values():
+                if node["class_type"] == "Parts2WholeLoadPart":
+                    parts[node["inputs"]["label"]] = Image.open(server.base / "input" / node["inputs"]["image"])
+                elif node["class_type"] == "LoadImage":
+                    iuv = Image.open(server.base / "input" / node["inputs"]["image"]).convert("RGB").split()
+                    pose["pose"] = Image.merge("RGB", (*iuv[:2], iuv[2].point(lambda index: 10 * index)))
+            sheet = contact_sheet({**parts, **pose, "result": result})
+    path = ROOT / "output" / "demo.png"
+    path.parent.mkdir(exist_ok=True)
+    sheet.save(path)
+    print(f"{len(parts)} parts, one pose, one picture: {path}")
 
 
 if __name__ == "__main__":

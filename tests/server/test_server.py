@@ -2,14 +2,27 @@
 
 import io
 import json
+import shutil
 import urllib.request
 
 import numpy as np
 import pytest
 from comfy_server import ComfyServer
 from conftest import GOLDEN, ROOT
-from demo import install_tiny_checkpoint, tiny_workflow
 from PIL import Image
+
+PICTURES = {"2": "ref_0.png", "3": "ref_1.png", "4": "ref_2.png", "10": "pose.png"}
+
+
+def tiny_workflow() -> dict:
+    """workflows/api/parts_to_whole.json at the size of the tiny checkpoint and with its pictures."""
+    workflow = json.loads((ROOT / "workflows" / "api" / "parts_to_whole.json").read_text())
+    workflow["1"]["inputs"]["checkpoint"] = "tiny"
+    for node, picture in PICTURES.items():
+        workflow[node]["inputs"]["image"] = picture
+    workflow["6"]["inputs"]["value"], workflow["7"]["inputs"]["value"] = 128, 192
+    workflow["16"]["inputs"]["steps"] = 4
+    return workflow
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +35,16 @@ def server(tmp_path_factory):
         tmp_path_factory.mktemp("server"), "--cpu", "--use-pytorch-cross-attention",
         "--extra-model-paths-config", str(elsewhere / "paths.yaml"),
     )
-    install_tiny_checkpoint(server.base)
+    (server.base / "models" / "parts2whole" / "tiny").symlink_to(GOLDEN / "checkpoint")
+    for picture in (GOLDEN / "images").iterdir():
+        shutil.copy(picture, server.base / "input")
     with server:
         yield server
 
 
 @pytest.fixture
 def workflow():
-    workflow = tiny_workflow()
-    workflow["16"]["inputs"]["steps"] = 4
-    return workflow
+    return tiny_workflow()
 
 
 class Watch:
@@ -68,7 +81,7 @@ def test_the_nodes_and_their_help_are_served(server):
 
 def test_extra_model_paths_yaml_names_further_folders(server, workflow):
     info = server.get("/object_info/Parts2WholeLoader")["Parts2WholeLoader"]
-    assert info["input"]["required"]["checkpoint"][1]["options"] == ["huanngzh/Parts2Whole", "tiny"]
+    assert info["input"]["required"]["checkpoint"][1]["options"] == ["huanngzh/Parts2Whole", "paper_doll", "tiny"]
     expected = picture(server, workflow)
     workflow["1"]["inputs"]["checkpoint"] = "huanngzh/Parts2Whole"
     assert np.array_equal(picture(server, workflow), expected)

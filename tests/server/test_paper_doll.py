@@ -1,0 +1,124 @@
+"""The first workflow that a newcomer opens, in the real server: its picture has the parts' colours where the parts are."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comfy_server import ComfyServer
+from conftest import ROOT
+from PIL import Image
+
+from training.examples import FIGURE, SEED
+from training.measure import SMALLEST_REGION, colour_error, palette, seen
+from training.paper_dolls import Pair
+
+API = json.loads((ROOT / "workflows" / "api" / "paper_doll.json").read_text())
+PICTURES = ROOT / "workflows" / "input"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ComfyServer(tmp_path_factory.mktemp("doll"), "--cpu", "--use-pytorch-cross-attention") as server:
+        yield server
+
+
+def draw(server, workflow):
+    (saved,) = (picture for output in server.run(workflow).values() for picture in output["images"])
+    return np.asarray(Image.open(io.BytesIO(server.view(saved))).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def doll(server):
+    return draw(server, API)
+
+
+@pytest.fixture(scope="module")
+def true():
+    return Pair(SEED, FIGURE)
+
+
+def test_pictures_and_model_are_there_without_any_setting_up(server):
+    names = {picture.name for picture in PICTURES.glob("*.png")}
+    assert names and all((Path(server.base) / "input" / name).read_bytes() == (PICTURES / name).read_bytes() for name in names)
+    checkpoints = server.get("/object_info/Parts2WholeLoader")["Parts2WholeLoader"]["input"]["required"]["checkpoint"]
+    assert "paper_doll" in checkpoints[1]["options"]
+
+
+def test_pictures_and_prompt_are_those_of_one_figure(true):
+    """What the other tests take for granted."""
+    parts = {n["inputs"]["label"]: n["inputs"]["image"] for n in API.values() if n["class_type"] == "Parts2WholeLoadPart"}
+    (pose,) = (n["inputs"]["image"] for n in API.values() if n["class_type"] == "LoadImage")
+    assert parts.keys() == true.doll.wears.keys()
+    assert {*parts.values(), pose} == {picture.name for picture in PICTURES.iterdir()}
+    assert true.doll.caption in [n["inputs"]["text"] for n in API.values() if n["class_type"] == "CLIPTextEncode"]
+    assert np.array_equal(np.asarray(Image.open(PICTURES / pose)), true.pose)
+    for label, name in parts.items():
+        picture, reference = Image.open(PICTURES / name), true.reference(label)
+        assert np.array_equal(np.asarray(picture.getchannel("A")), np.asarray(reference.mask))
+        assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(reference.image))
+
+
+def test_a_users_picture_of_the_same_name_is_left_alone(tmp_path):
+    (tmp_path / "input").mkdir()
+    name = next(PICTURES.glob("*.png")).name
+    (tmp_path / "input" / name).write_bytes(b"mine")
+    with ComfyServer(tmp_path, "--cpu"):
+        assert (tmp_path / "input" / name).read_bytes() == b"mine"
+
+
+def test_each_part_has_its_references_colour(doll, true):
+    drawing = true.drawing
+    errors = {
+        label: colour_error(doll, seen(drawing.regions[label]), palette(label, wear))
+        for label, wear in true.doll.wears.items() if seen(drawing.regions[label]).sum() >= SMALLEST_REGION
+    }
+    assert len(errors) >= 4
+    assert np.mean(list(errors.values())) < 10, errors
+    assert max(errors.values()) < 16, errors
+
+
+def test_another_reference_changes_its_part(server, doll, true):
+    """The figure of the parts wears something else in another run: its colours come and the old ones go."""
+    workflow = json.loads(json.dumps(API))
+    node = next(n for n in workflow.values() if n["inputs"].get("label") == "upper body clothes")
+    other = true.doll.wears["upper body clothes"]._replace(pattern="plain", colours=((0.8, 0.1, 0.1), (0.8, 0.1, 0.1)))
+    reference = true.with_wear("upper body clothes", other).reference("upper body clothes")
+    picture = reference.image.convert("RGBA")
+    picture.putalpha(reference.mask)
+    picture.save(Path(server.base) / "input" / "other.png")
+    node["inputs"]["image"] = "other.png"
+    changed = draw(server, workflow)
+    region = seen(true.drawing.regions["upper body clothes"])
+    red = palette("upper body clothes", other)
+    assert colour_error(changed, region, red) < 0.5 * colour_error(doll, region, red)
+    assert draw(server, API).tobytes() == doll.tobytes()
+
+
+def test_the_headless_example_does_what_it_says(server, doll, true, tmp_path):
+    """workflows/api/compose.py as a user runs it, with a part, the prompt and the seed changed."""
+    red = true.doll.wears["upper body clothes"]._replace(pattern="plain", colours=((0.8, 0.1, 0.1), (0.8, 0.1, 0.1)))
+    reference = true.with_wear("upper body clothes", red).reference("upper body clothes")
+    picture = reference.image.convert("RGBA")
+    picture.putalpha(reference.mask)
+    picture.save(tmp_path / "red.png")
+    api = ROOT / "workflows" / "api"
+
+    def compose(*options):
+        return subprocess.run(
+            [sys.executable, api / "compose.py", api / "paper_doll.json", "--server", f"http://{server.address}", *options],
+            cwd=tmp_path, capture_output=True, text=True,
+        )
+
+    done = compose("--part", f"upper body clothes={tmp_path / 'red.png'}", "--output", "dressed.png")
+    assert done.returncode == 0 and "20 of 20" in done.stdout, done.stderr
+    dressed = np.asarray(Image.open(tmp_path / "dressed.png"))
+    region, colours = seen(true.drawing.regions["upper body clothes"]), palette("upper body clothes", red)
+    assert colour_error(dressed, region, colours) < 0.5 * colour_error(doll, region, colours)
+    done = compose("--seed", "12345", "--output", "other.png")
+    assert done.returncode == 0 and not np.array_equal(np.asarray(Image.open(tmp_path / "other.png")), doll)
+    done = compose("--part", "gloves=red.png")
+    assert done.returncode and "no Load Part with the label 'gloves': it has face, hair or headwear" in done.stderr

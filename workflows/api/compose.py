@@ -1,0 +1,100 @@
+"""Queues a workflow with pictures of your own in a running ComfyUI, follows it, and fetches what it drew.
+
+    python compose.py paper_doll.json --part "upper body clothes=shirt.png" --seed 7 --output dressed.png
+
+Needs aiohttp, which ComfyUI brings. Run it with ComfyUI's Python, or copy from it what you need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import uuid
+from pathlib import Path
+
+import aiohttp
+
+SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced", "RandomNoise")
+
+
+async def upload(session: aiohttp.ClientSession, path: Path) -> str:
+    """Copies a picture into ComfyUI's input folder. Returns its name there."""
+    form = aiohttp.FormData()
+    form.add_field("image", path.read_bytes(), filename=path.name)
+    form.add_field("overwrite", "true")
+    async with session.post("/upload/image", data=form) as answer:
+        answer.raise_for_status()
+        return (await answer.json())["name"]
+
+
+async def change(session: aiohttp.ClientSession, workflow: dict, options: argparse.Namespace):
+    """Puts the pictures, the prompt and the seed into the workflow."""
+    parts = {node["inputs"]["label"]: node for node in workflow.values() if node["class_type"] == "Parts2WholeLoadPart"}
+    for part in options.part:
+        label, _, path = part.partition("=")
+        if label not in parts:
+            raise SystemExit(f"The workflow has no Load Part with the label '{label}': it has {', '.join(sorted(parts))}.")
+        parts[label]["inputs"]["image"] = await upload(session, Path(path))
+    for node in workflow.values():
+        inputs = node["inputs"]
+        if options.pose and node["class_type"] == "Parts2WholeApplyPose":
+            workflow[inputs["image"][0]]["inputs"]["image"] = await upload(session, options.pose)
+        if node["class_type"] in SAMPLERS and options.seed is not None:
+            inputs.update({name: options.seed for name in ("seed", "noise_seed") if name in inputs})
+        if node["class_type"] in SAMPLERS and options.prompt is not None and "positive" in inputs:
+            workflow[inputs["positive"][0]]["inputs"]["text"] = options.prompt
+
+
+async def follow(session: aiohttp.ClientSession, workflow: dict) -> list[dict]:
+    """Queues the workflow and prints what ComfyUI does. Returns where its pictures are."""
+    client = uuid.uuid4().hex
+    pictures = []
+    async with session.ws_connect(f"/ws?clientId={client}", max_msg_size=0) as socket:
+        async with session.post("/prompt", json={"prompt": workflow, "client_id": client}) as answer:
+            queued = await answer.json()
+            if answer.status != 200:
+                raise SystemExit(json.dumps(queued, indent=2))
+        async for message in socket:
+            if message.type != aiohttp.WSMsgType.TEXT:
+                continue  # a preview
+            event = json.loads(message.data)
+            kind, data = event["type"], event["data"]
+            if data.get("prompt_id") != queued["prompt_id"]:
+                continue
+            if kind == "executing" and data["node"]:
+                print(workflow[data["node"]]["class_type"], flush=True)
+            elif kind == "progress":
+                print(f"  {data['value']} of {data['max']}", flush=True)
+            elif kind == "executed":
+                pictures += (data["output"] or {}).get("images", [])
+            elif kind in ("execution_error", "execution_interrupted"):
+                raise SystemExit(f"{data.get('node_type')}: {data.get('exception_message', kind)}")
+            elif kind == "execution_success":
+                break
+    return pictures
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workflow", type=Path, help="in API format")
+    parser.add_argument("--part", action="append", default=[], help="LABEL=PICTURE, as often as you like")
+    parser.add_argument("--pose", type=Path, help="a raw IUV DensePose picture")
+    parser.add_argument("--prompt")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--server", default="http://127.0.0.1:8188")
+    parser.add_argument("--output", type=Path, default=Path("composed.png"))
+    options = parser.parse_args()
+    workflow = json.loads(options.workflow.read_text())
+    async with aiohttp.ClientSession(options.server) as session:
+        await change(session, workflow, options)
+        pictures = [picture for picture in await follow(session, workflow) if picture["type"] == "output"]
+        for i, picture in enumerate(pictures):
+            path = options.output if i == 0 else options.output.with_stem(f"{options.output.stem}_{i + 1}")
+            async with session.get("/view", params=picture) as answer:
+                path.write_bytes(await answer.read())
+            print(path)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
