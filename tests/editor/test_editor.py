@@ -1,0 +1,177 @@
+"""Every workflow in the real editor, in a real browser: make editor. Chromium is the one that CHROMIUM names, or on the path."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from comfy_server import ComfyServer
+from conftest import ROOT
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+SCREENSHOTS = ROOT / "output" / "editor"
+# What the editor itself logs in a fresh installation without a network.
+NOT_OURS = ("favicon", "ERR_", "Failed to load resource", "analytics", "extension", "user.css", "comfy.settings")
+WAIT = 120_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ComfyServer(tmp_path_factory.mktemp("editor"), "--cpu", "--use-pytorch-cross-attention") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    page = browser.new_page(viewport={"width": 1900, "height": 1100})
+    page.errors = []
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(f"http://{server.address}/")
+    page.wait_for_function("window.app && app.graph && app.canvas && app.extensionManager", timeout=WAIT)
+    page.wait_for_timeout(3000)
+    page.keyboard.press("Escape")
+    yield page
+    page.close()
+
+
+def open_workflow(page, name: str) -> dict:
+    """Opens a workflow as the template browser does and returns what the editor would queue."""
+    page.evaluate(
+        """async name => {
+            const packs = await (await fetch('/api/workflow_templates')).json()
+            const pack = Object.keys(packs).find(pack => packs[pack].includes(name))
+            const file = await fetch(`/api/workflow_templates/${pack}/${name}.json`)
+            await app.loadGraphData(await file.json())
+        }""",
+        name,
+    )
+    page.wait_for_timeout(2000)
+    prompt = page.evaluate("app.graphToPrompt().then(result => result.output)")
+    for node in prompt.values():
+        node.pop("_meta", None)
+    return prompt
+
+
+def show_all(page, path: Path):
+    """A picture of the whole graph."""
+    page.keyboard.press("Escape")
+    page.evaluate("""() => {
+        document.querySelectorAll('.p-toast, [data-testid=error-overlay], .minimap-main-container').forEach(each => each.remove())
+        const boxes = app.graph._groups.map(group => [...group.pos, group.pos[0] + group.size[0], group.pos[1] + group.size[1]])
+        const [left, top] = [0, 1].map(i => Math.min(...boxes.map(box => box[i])))
+        const [right, bottom] = [2, 3].map(i => Math.max(...boxes.map(box => box[i])))
+        const scale = Math.min(1780 / (right - left), 960 / (bottom - top))
+        app.canvas.ds.scale = scale
+        app.canvas.ds.offset = [-left + 70 / scale, -top + 80 / scale]
+        app.canvas.setDirty(true, true)
+    }""")
+    page.wait_for_timeout(2000)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_opens_and_would_queue_what_the_api_file_says(page, name):
+    before = len(page.errors)
+    prompt = open_workflow(page, name)
+    api = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    for node in api.values():
+        node.pop("_meta", None)
+    assert prompt == api
+    types = page.evaluate("app.graph._nodes.map(node => node.type)")
+    known = page.evaluate("Object.keys(LiteGraph.registered_node_types)")
+    assert {*types} <= {*known}
+    show_all(page, SCREENSHOTS / f"{name}.png")
+    assert not [error for error in page.errors[before:] if not any(word in error for word in NOT_OURS)]
+
+
+@pytest.mark.parametrize("name", ["paper_doll", "attribution"])
+def test_run_draws_a_picture_that_is_seen_on_the_page(page, name):
+    open_workflow(page, name)
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function(
+        """async () => {
+            const history = await (await fetch('/api/history?max_items=1')).json()
+            const queue = await (await fetch('/api/queue')).json()
+            return Object.values(history)[0]?.status?.completed && !queue.queue_running.length && !queue.queue_pending.length
+        }""",
+        timeout=WAIT, polling=1000,
+    )
+    show_all(page, SCREENSHOTS / f"{name}_run.png")  # the editor loads a picture when its node is in sight
+    page.wait_for_function(
+        "app.graph._nodes.filter(node => node.type === 'SaveImage').every(node => node.imgs?.length && node.imgs[0].naturalWidth)",
+        timeout=WAIT,
+    )
+    size = page.evaluate(
+        "(({naturalWidth, naturalHeight}) => [naturalWidth, naturalHeight])"
+        "(app.graph._nodes.find(node => node.type === 'SaveImage').imgs[0])"
+    )
+    assert size == [128, 192]
+    if name == "attribution":
+        page.wait_for_function(
+            "app.graph._nodes.filter(node => /Show|Preview/.test(node.type)).every(node => node.imgs?.length)", timeout=WAIT
+        )
+    page.wait_for_timeout(1000)
+    page.screenshot(path=SCREENSHOTS / f"{name}_run.png")
+
+
+def test_slots_of_encode_part_labels_grow(page):
+    open_workflow(page, "paper_doll")
+    names = "app.graph._nodes.find(node => node.type === 'Parts2WholeEncodeLabels').inputs.map(input => input.name)"
+    before = page.evaluate(names)
+    page.evaluate("""() => {
+        const part = LiteGraph.createNode('Parts2WholeLoadPart')
+        app.graph.add(part)
+        const labels = app.graph._nodes.find(node => node.type === 'Parts2WholeEncodeLabels')
+        part.connect(0, labels, labels.inputs.findIndex(input => input.name.startsWith('parts.') && input.link == null))
+    }""")
+    page.wait_for_timeout(500)
+    assert len(page.evaluate(names)) == len(before) + 1
+
+
+def test_a_picture_is_uploaded_by_the_widget(page, server, tmp_path):
+    Image.new("RGBA", (64, 96), (200, 30, 30, 255)).save(tmp_path / "red_shirt.png")
+    open_workflow(page, "paper_doll")
+    with page.expect_file_chooser() as chooser:
+        page.evaluate("""() => {
+            const node = app.graph._nodes.find(node => node.type === 'Parts2WholeLoadPart')
+            node.widgets.find(widget => widget.name === 'upload').callback()
+        }""")
+    chooser.value.set_files(tmp_path / "red_shirt.png")
+    page.wait_for_function(
+        "app.graph._nodes.find(node => node.type === 'Parts2WholeLoadPart').widgets.find(w => w.name === 'image').value"
+        " === 'red_shirt.png'", timeout=WAIT,
+    )
+    page.wait_for_function(
+        "fetch('/api/view?type=input&filename=red_shirt.png').then(response => response.ok)", timeout=WAIT, polling=500
+    )
+    assert (Path(server.base) / "input" / "red_shirt.png").read_bytes() == (tmp_path / "red_shirt.png").read_bytes()
+
+
+def test_the_help_page_of_a_node_is_served(page):
+    text = page.evaluate(
+        "fetch('/extensions/comfyui-parts2whole/docs/Parts2WholeApply.md').then(response => response.text())"
+    )
+    assert text.startswith("# Apply Parts2Whole")
+
+
+def test_the_editor_has_the_texts_in_both_languages(page):
+    texts = page.evaluate("fetch('/api/i18n').then(response => response.json())")
+    assert texts["zh"]["nodeDefs"]["Parts2WholeApply"]["display_name"] == "应用Parts2Whole"
+    assert texts["en"]["nodeDefs"]["Parts2WholeApply"]["display_name"] == "Apply Parts2Whole"
