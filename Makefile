@@ -18,8 +18,8 @@ editor: ## open every workflow in the real editor and run two: needs Chromium, C
 lint:
 	@$(call in_host,ruff) "$$PYTHON" -m ruff check .
 
-bench: ## what references cost: one step with and without them, as ratios
-	@$(call in_host,pytest) "$$PYTHON" .ci/bench.py
+bench: ## what references cost, as ratios; other options by ARGS
+	@$(call in_host,pytest matplotlib) "$$PYTHON" .ci/bench.py $(ARGS)
 
 full-size: ## the release's size with random weights, at 768x512: needs 20 GB of memory, 7 GB of disk and some patience
 	@$(call in_host) "$$PYTHON" .ci/full_size.py
