@@ -118,6 +118,7 @@ def test_running_again_after_an_error_in_mid_sampling_gives_the_same_bytes(check
 def test_an_interrupted_encoding_can_be_repeated(checkpoint, parts, appearance):
     import comfy.model_management
 
+    checkpoint.appearance_encoder.encoded.clear()
     comfy.model_management.interrupt_current_processing()
     with pytest.raises(InterruptProcessingException):
         encode(checkpoint, parts)
