@@ -28,6 +28,7 @@ evaluate: ## what the paper-doll model can do, as a table and a plot; other opti
 	@$(call in_host,$(training)) "$$PYTHON" -m training.evaluate $(ARGS)
 
 train-paper-doll: ## train the model in models/paper_doll again, from its VAE: two and a half hours on two cores
+	@echo "Three parts into output/paper_doll, _2 and _3; each encodes 2400 figures first (some minutes), and goes on where it was broken off."
 	@$(call in_host,$(training)) "$$PYTHON" -m training.train training/configs/paper_doll.yaml && \
 	export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && for part in 2 3; do \
 		"$$PYTHON" -m torch.distributed.run --standalone --nproc_per_node 2 -m training.train training/configs/paper_doll_$$part.yaml \

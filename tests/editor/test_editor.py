@@ -69,14 +69,16 @@ def open_workflow(page, name: str) -> dict:
 
 
 def show_all(page, path: Path):
-    """A picture of the whole graph."""
+    """A picture of the whole graph, large enough for the editor to draw its texts."""
     page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 3600, "height": 1960})
+    page.wait_for_timeout(1000)
     page.evaluate("""() => {
         document.querySelectorAll('.p-toast, [data-testid=error-overlay], .minimap-main-container').forEach(each => each.remove())
         const boxes = app.graph._groups.map(group => [...group.pos, group.pos[0] + group.size[0], group.pos[1] + group.size[1]])
         const [left, top] = [0, 1].map(i => Math.min(...boxes.map(box => box[i])))
         const [right, bottom] = [2, 3].map(i => Math.max(...boxes.map(box => box[i])))
-        const scale = Math.min(1780 / (right - left), 960 / (bottom - top))
+        const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 140) / (bottom - top))
         app.canvas.ds.scale = scale
         app.canvas.ds.offset = [-left + 70 / scale, -top + 80 / scale]
         app.canvas.setDirty(true, true)

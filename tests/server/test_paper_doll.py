@@ -120,5 +120,9 @@ def test_the_headless_example_does_what_it_says(server, doll, true, tmp_path):
     assert colour_error(dressed, region, colours) < 0.5 * colour_error(doll, region, colours)
     done = compose("--seed", "12345", "--output", "other.png")
     assert done.returncode == 0 and not np.array_equal(np.asarray(Image.open(tmp_path / "other.png")), doll)
+    done = compose("--part", f"shoes={tmp_path / 'gone.png'}")
+    assert done.returncode and "there is no picture" in done.stderr and "Traceback" not in done.stderr
+    done = compose("--server", "http://127.0.0.1:9")
+    assert done.returncode and "No ComfyUI answers at http://127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
     done = compose("--part", "gloves=red.png")
     assert done.returncode and "no Load Part with the label 'gloves': it has face, hair or headwear" in done.stderr

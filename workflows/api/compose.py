@@ -21,8 +21,7 @@ SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvan
 async def upload(session: aiohttp.ClientSession, path: Path) -> str:
     """Copies a picture into ComfyUI's input folder. Returns its name there."""
     form = aiohttp.FormData()
-    form.add_field("image", path.read_bytes(), filename=path.name)
-    form.add_field("overwrite", "true")
+    form.add_field("image", path.read_bytes(), filename=path.name)  # another picture of that name is left alone
     async with session.post("/upload/image", data=form) as answer:
         answer.raise_for_status()
         return (await answer.json())["name"]
@@ -31,11 +30,10 @@ async def upload(session: aiohttp.ClientSession, path: Path) -> str:
 async def change(session: aiohttp.ClientSession, workflow: dict, options: argparse.Namespace):
     """Puts the pictures, the prompt and the seed into the workflow."""
     parts = {node["inputs"]["label"]: node for node in workflow.values() if node["class_type"] == "Parts2WholeLoadPart"}
-    for part in options.part:
-        label, _, path = part.partition("=")
+    for label, path in options.part:
         if label not in parts:
             raise SystemExit(f"The workflow has no Load Part with the label '{label}': it has {', '.join(sorted(parts))}.")
-        parts[label]["inputs"]["image"] = await upload(session, Path(path))
+        parts[label]["inputs"]["image"] = await upload(session, path)
     for node in workflow.values():
         inputs = node["inputs"]
         if options.pose and node["class_type"] == "Parts2WholeApplyPose":
@@ -54,7 +52,8 @@ async def follow(session: aiohttp.ClientSession, workflow: dict) -> list[dict]:
         async with session.post("/prompt", json={"prompt": workflow, "client_id": client}) as answer:
             queued = await answer.json()
             if answer.status != 200:
-                raise SystemExit(json.dumps(queued, indent=2))
+                errors = [error for node in queued["node_errors"].values() for error in node["errors"]] or [queued["error"]]
+                raise SystemExit("\n".join(f"{error['message']}: {error['details']}" for error in errors))
         async for message in socket:
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue  # a preview
@@ -75,23 +74,40 @@ async def follow(session: aiohttp.ClientSession, workflow: dict) -> list[dict]:
     return pictures
 
 
+def part(text: str) -> tuple[str, Path]:
+    label, _, path = text.partition("=")
+    if not path:
+        raise argparse.ArgumentTypeError(f"'{text}' is no LABEL=PICTURE")
+    return label, picture(path)
+
+
+def picture(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no picture '{text}'")
+    return Path(text)
+
+
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workflow", type=Path, help="in API format")
-    parser.add_argument("--part", action="append", default=[], help="LABEL=PICTURE, as often as you like")
-    parser.add_argument("--pose", type=Path, help="a raw IUV DensePose picture")
+    parser.add_argument("--part", type=part, action="append", default=[], help="LABEL=PICTURE, as often as you like")
+    parser.add_argument("--pose", type=picture, help="a raw IUV DensePose picture")
     parser.add_argument("--prompt")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--server", default="http://127.0.0.1:8188")
     parser.add_argument("--output", type=Path, default=Path("composed.png"))
     options = parser.parse_args()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     workflow = json.loads(options.workflow.read_text())
     async with aiohttp.ClientSession(options.server) as session:
-        await change(session, workflow, options)
-        pictures = [picture for picture in await follow(session, workflow) if picture["type"] == "output"]
-        for i, picture in enumerate(pictures):
+        try:
+            await change(session, workflow, options)
+            drawn = [place for place in await follow(session, workflow) if place["type"] == "output"]
+        except aiohttp.ClientConnectorError:
+            raise SystemExit(f"No ComfyUI answers at {options.server}: start it, or say by --server where it is.") from None
+        for i, place in enumerate(drawn):
             path = options.output if i == 0 else options.output.with_stem(f"{options.output.stem}_{i + 1}")
-            async with session.get("/view", params=picture) as answer:
+            async with session.get("/view", params=place) as answer:
                 path.write_bytes(await answer.read())
             print(path)
 
