@@ -35,7 +35,6 @@ sys.path[1:1] = [str(ROOT / "tests"), str(ROOT)]
 
 import comfy.utils  # noqa: E402
 import conftest  # noqa: E402, F401
-from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
 from full_size import UNET  # noqa: E402
 from parts2whole.attention.bank import Appearance, Bank, Origin, Reference, select_tokens  # noqa: E402
 from parts2whole.attention.model_patch import RUN  # noqa: E402
@@ -165,17 +164,10 @@ def bench_ideas(plain, options) -> dict:
         for reference, features in zip(references.appearance.references, references.features)
     )
 
-    def same(q, k, v, attention):
-        return optimized_attention(q, k, v, attention["n_heads"], transformer_options=attention)
-
-    replaced = plain.clone()
-    for address in transformer_blocks(plain.model.diffusion_model):
-        replaced.set_model_attn1_replace(same, *address)
     step = partial(seconds_per_step, width=width, height=height)
     takes = {
         "plain": partial(step, plain),
         "all ideas": partial(step, ours),
-        "wider heads, no mask": partial(step, apply_parts(replaced, references.appearance)),
         "projected in every step": partial(step, ours, change=lambda transformer: transformer.pop(RUN)),
         "in both halves": partial(step, ours, change=lambda transformer: transformer.update({CONDITIONAL: [True, True]})),
         "masked tokens as zeros": partial(step, apply_parts(plain, Appearance(zeros))),
