@@ -282,12 +282,15 @@ def bench_growth(plain, options) -> dict:
 
 
 def plot(results: dict, path: Path):
+    """Draws what is a comparison of times, if there is any."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     tables = {name: rows for name, rows in results.items() if name in ("steps", "ideas", "encoding", "growth")}
+    if not tables:
+        return
     heights = [len(rows) for rows in tables.values()]
     figure, axes = plt.subplots(
         len(tables), figsize=(8, 0.35 * sum(heights) + len(tables)), height_ratios=heights, squeeze=False, layout="constrained"
