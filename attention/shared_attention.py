@@ -29,7 +29,7 @@ import torch.nn.functional as F
 CHANNELS, BIAS_CHANNELS = 8, 2
 # Constants in the query and in the key: powers of two, so that they are exact, and of the size of queries and keys.
 QUERY_BIAS, KEY_REGION = 8.0, 16.0
-# exp of it is lost in the rounding of float32, and the number itself does no harm to kernels that quantise queries.
+# exp of it is lost in the rounding of float32; not lower, for the sake of kernels that quantise queries.
 OUTSIDE = -60.0
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

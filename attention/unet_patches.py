@@ -14,10 +14,10 @@ from .shared_attention import ReferenceKeys, shared_attention
 
 # Where `model_patch` writes down, in transformer_options, which indices of cond_or_uncond are the positive conditioning.
 CONDITIONAL = "parts2whole_conditional"
-# The Attribution that gathers shares of the attention, where one is asked for.
-ATTRIBUTION = "parts2whole_attribution"
 # And the regions of the references in the order of their numbers: each [B, 1, h, w] in 0..1 for the whole batch, in latents.
 REGIONS = "parts2whole_regions"
+# And the Attribution that gathers shares of the attention, or None.
+ATTRIBUTION = "parts2whole_attribution"
 
 
 class ShareReferences:

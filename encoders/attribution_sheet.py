@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from ..attention.attribution import Attribution
+from .parts_sheet import FONT_SIZE, GAP, INK, LINE, PAPER, TILE
 
-TILE, GAP, LINE, FONT_SIZE, BARS = 256, 12, 20, 14, 96
-PAPER, INK, ITSELF = (232, 235, 239), (32, 36, 42), (170, 176, 184)
+BARS = 96
 
 
 def colours(count: int) -> list[tuple[int, int, int]]:

@@ -72,7 +72,7 @@ def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
     returns: [B, H, W], numbers of SCHEMES[scheme], and which scheme: that which knows most of the model's classes by name
     raises: ValueError for a model whose classes are not those of clothes, and for files that are missing or damaged
     """
-    # Not above: it would keep the server's start for a second.
+    # Not above: the server's start need not wait for it.
     from transformers import AutoConfig, AutoModelForSemanticSegmentation, SegformerImageProcessor
 
     try:
