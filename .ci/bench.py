@@ -29,21 +29,26 @@ GPU = torch.cuda.is_available()
 # The host's own attention for CPUs is slower; SDPA is what most users with a GPU run.
 comfy.cli_args.args.use_pytorch_cross_attention = "--own-attention" not in sys.argv
 os.environ["PARTS2WHOLE_DEVICE"] = "gpu" if GPU else "cpu"  # for conftest
+comfy.cli_args.args.cpu = not GPU
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[1:1] = [str(ROOT / "tests"), str(ROOT)]
 
+import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 import conftest  # noqa: E402, F401
-from full_size import UNET  # noqa: E402
+from comfy.ldm.models.autoencoder import AutoencoderKL  # noqa: E402
+from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
+from full_size import UNET, VAE  # noqa: E402
 from parts2whole.attention.bank import Appearance, Bank, Origin, Reference, select_tokens  # noqa: E402
 from parts2whole.attention.model_patch import RUN  # noqa: E402
 from parts2whole.attention.unet_blocks import transformer_blocks  # noqa: E402
 from parts2whole.attention.unet_patches import CONDITIONAL  # noqa: E402
-from parts2whole.encoders.appearance_encoder import AppearanceEncoder, encode_reference  # noqa: E402
+from parts2whole.encoders.appearance_encoder import AppearanceEncoder, encode_appearance, encode_reference  # noqa: E402
 from parts2whole.encoders.label_embedding import LabelledPart  # noqa: E402
 from parts2whole.encoders.reference_picture import make_part  # noqa: E402
 from released_attention import apply_as_released  # noqa: E402
+from torch.profiler import ProfilerActivity  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch.utils.weak import WeakIdKeyDictionary  # noqa: E402
@@ -117,6 +122,10 @@ def compare(takes: dict[str, Callable[[], float]], rounds: int, against: str) ->
     for _ in range(rounds):
         for name, take in takes.items():
             times[name].append(take())
+    return summarise(times, against)
+
+
+def summarise(times: dict[str, list[float]], against: str) -> dict[str, dict]:
     rows = {}
     for name, values in times.items():
         ratios = [a / b for a, b in zip(values, times[against])]
@@ -164,10 +173,17 @@ def bench_ideas(plain, options) -> dict:
         for reference, features in zip(references.appearance.references, references.features)
     )
 
+    def same(q, k, v, attention):
+        return optimized_attention(q, k, v, attention["n_heads"], transformer_options=attention)
+
+    replaced = plain.clone()
+    for address in transformer_blocks(plain.model.diffusion_model):
+        replaced.set_model_attn1_replace(same, *address)
     step = partial(seconds_per_step, width=width, height=height)
     takes = {
         "plain": partial(step, plain),
         "all ideas": partial(step, ours),
+        "wider heads, no mask": partial(step, apply_parts(replaced, references.appearance)),
         "projected in every step": partial(step, ours, change=lambda transformer: transformer.pop(RUN)),
         "in both halves": partial(step, ours, change=lambda transformer: transformer.update({CONDITIONAL: [True, True]})),
         "masked tokens as zeros": partial(step, apply_parts(plain, Appearance(zeros))),
@@ -175,6 +191,52 @@ def bench_ideas(plain, options) -> dict:
     rows = compare(takes, options.rounds, "plain")
     show(f"Three references at {width}x{height}, each idea switched off alone, against the plain model", rows)
     return rows
+
+
+KINDS = {
+    "attention": ("scaled_dot_product", "softmax"),
+    "convolutions": ("convolution",),
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear"),
+}
+
+
+def bench_profile(plain, options) -> dict:
+    """Where the time of a step goes, by the profiler: seconds by kind of operation, medians. Beside it nothing is timed."""
+    width, height = options.size
+    models = {"plain": plain}
+    for count in (3, 6):
+        models[f"{count} references"] = apply_parts(plain, References(plain, count, width, height).appearance)
+    times = {name: {kind: [] for kind in (*KINDS, "all else")} for name in models}
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]
+    for _ in range(options.rounds):
+        for name, model in models.items():
+            seconds = dict.fromkeys((*KINDS, "all else"), 0.0)
+            for event in _profile_step(model, width, height, activities):
+                kind = next((kind for kind, names in KINDS.items() if any(part in event.key for part in names)), "all else")
+                seconds[kind] += (event.self_device_time_total if GPU else event.self_cpu_time_total) / 1e6
+            for kind, taken in seconds.items():
+                times[name][kind].append(taken)
+    medians = {name: {kind: statistics.median(taken) for kind, taken in kinds.items()} for name, kinds in times.items()}
+    print(f"\nWhere a step's seconds go at {width}x{height}\n{'':20}" + "".join(f"{kind:>18}" for kind in (*KINDS, "all else")))
+    for name, kinds in medians.items():
+        print(f"  {name:18}" + "".join(f"{taken:18.3f}" for taken in kinds.values()), flush=True)
+    return medians
+
+
+def _profile_step(model, width: int, height: int, activities: list) -> list:
+    profiles = []
+
+    def profiled(apply_model, args):
+        with torch.profiler.profile(activities=activities) as profile:
+            result = apply_model(args["input"], args["timestep"], **args["c"])
+            _synchronise()
+        profiles.append(profile)
+        return result
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(profiled)
+    _sample(model, width, height)
+    return profiles[1].key_averages()
 
 
 def bench_encoding(plain, options) -> dict:
@@ -193,9 +255,43 @@ def bench_encoding(plain, options) -> dict:
         return time.perf_counter() - begin
 
     encode()
-    takes = {"plain, unguided": partial(seconds_per_step, plain, width, height, cfg=1.0), "encoding one reference": encode}
+    takes = {
+        "plain, unguided": partial(seconds_per_step, plain, width, height, cfg=1.0),
+        "encoding one reference": encode,
+        # What a batch of references would take at least, for each.
+        "plain, a batch of three / 3": lambda: seconds_per_step(plain, width, height, batch=3, cfg=1.0) / 3,
+    }
     rows = compare(takes, options.rounds, "plain, unguided")
     show(f"Encoding a reference at {width}x{height}, against a plain unguided forward pass", rows)
+    return rows
+
+
+def bench_requeue(plain, options) -> dict:
+    """Encode Appearance with its VAE: three parts, then with one of them changed, then as they were."""
+    width, height = options.size
+    encoder = AppearanceEncoder(plain)
+    vae = comfy.sd.VAE(sd=AutoencoderKL(ddconfig=VAE, embed_dim=4).state_dict())
+
+    def part(seed: int) -> LabelledPart:
+        image = torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
+        return LabelledPart(make_part("part", image), torch.ones(1, 77, 768) * 0.1, None)
+
+    def encode(*parts: LabelledPart) -> float:
+        _synchronise()
+        begin = time.perf_counter()
+        encode_appearance(encoder, vae, parts, width, height)
+        _synchronise()
+        return time.perf_counter() - begin
+
+    encode(part(0))
+    times = {"three parts": [], "one of them changed": [], "none changed": []}
+    for i in range(options.rounds):
+        first, second, third, other = (part(4 * i + j) for j in range(4))
+        times["three parts"].append(encode(first, second, third))
+        times["one of them changed"].append(encode(first, other, third))
+        times["none changed"].append(encode(first, other, third))
+    rows = summarise(times, "three parts")
+    show(f"Encode Appearance at {width}x{height}, queued again, against the first time", rows)
     return rows
 
 
@@ -288,7 +384,7 @@ def plot(results: dict, path: Path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    tables = {name: rows for name, rows in results.items() if name in ("steps", "ideas", "encoding", "growth")}
+    tables = {name: rows for name, rows in results.items() if name in ("steps", "ideas", "encoding", "requeue", "growth")}
     if not tables:
         return
     heights = [len(rows) for rows in tables.values()]
@@ -300,7 +396,7 @@ def plot(results: dict, path: Path):
         spread = [[row["ratio"] - row["least"] for row in rows.values()], [row["most"] - row["ratio"] for row in rows.values()]]
         bars = axis.barh(list(rows), ratios, xerr=spread, color="#2f6db3", ecolor="#888888")
         axis.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=6, fontsize=8)
-        axis.set_title(f"{title}: time against the plain model's", fontsize=10)
+        axis.set_title(f"{title}: time against '{next(iter(rows))}'", fontsize=10)
         axis.axvline(1, color="black", linewidth=0.8)
         axis.invert_yaxis()
         axis.margins(x=0.1)
@@ -309,8 +405,8 @@ def plot(results: dict, path: Path):
 
 
 BENCHES = {
-    "steps": bench_steps, "ideas": bench_ideas, "encoding": bench_encoding, "memory": bench_memory, "import": bench_import,
-    "growth": bench_growth,
+    "steps": bench_steps, "profile": bench_profile, "ideas": bench_ideas, "encoding": bench_encoding, "requeue": bench_requeue,
+    "memory": bench_memory, "import": bench_import, "growth": bench_growth,
 }
 
 
@@ -325,7 +421,7 @@ def main():
     parser.add_argument("--size", type=_size, default=(512, 512), help="width and height, as 512x768")
     parser.add_argument("--sizes", type=int, nargs="*", default=[512, 768], help="of the growth with resolution, up to 1536")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", choices=BENCHES, default=["steps", "encoding", "memory", "import"])
+    parser.add_argument("--only", nargs="*", choices=BENCHES, default=["steps", "encoding", "requeue", "memory", "import"])
     parser.add_argument("--own-attention", action="store_true", help="the host's attention for CPUs instead of PyTorch's")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
     options = parser.parse_args()

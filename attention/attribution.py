@@ -14,10 +14,12 @@ ITSELF, REMOVED = "the picture itself", "outside the masks"
 BLOCK = 2**24
 
 
-def attention_shares(q: torch.Tensor, k: torch.Tensor, heads: int, sizes: list[int]) -> torch.Tensor:
+def attention_shares(
+    q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, sizes: list[int]
+) -> torch.Tensor:
     """The share of the softmax that falls on each run of keys, a mean over the heads.
 
-    q: [B, T, H * c]; k: [B, S, H * c]
+    q: [B, T, H * c]; k: [B, S, H * c]; mask: [1, 1, S] added to the logits, or None
     sizes: how many keys each run has, S in all
     returns: [B, T, len(sizes)], float32; a place's shares add up to 1
     """
@@ -27,6 +29,8 @@ def attention_shares(q: torch.Tensor, k: torch.Tensor, heads: int, sizes: list[i
     shares = []
     for block in q.split(rows, dim=2):
         logits = block @ k.mT / math.sqrt(q.shape[-1])
+        if mask is not None:
+            logits += mask[:, None]
         shares.append((logits.softmax(-1) @ runs).mean(1))
     return torch.cat(shares, dim=1)
 
@@ -68,7 +72,7 @@ class Attribution:
 
     @torch.compiler.disable
     def add(
-        self, q: torch.Tensor, k: torch.Tensor, heads: int, lengths: tuple[int, ...], removed: int,
+        self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, lengths: tuple[int, ...], removed: int,
         grid: tuple[int, int], chunks: int,
     ):
         """One layer.
@@ -78,7 +82,7 @@ class Attribution:
         chunks: how many conditionings the batch has
         """
         own = k.shape[1] - sum(lengths) - removed
-        shares = attention_shares(q, k, heads, [own, *lengths, removed])
+        shares = attention_shares(q, k, mask, heads, [own, *lengths, removed])
         if shares.shape[1] != grid[0] * grid[1] or shares.shape[0] % chunks:
             return  # other nodes' tiles, or merged tokens
         every = shares.new_zeros(*shares.shape[:2], len(self.names))

@@ -196,9 +196,13 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
         if parts:
             replaced = replace.setdefault("attn1", {})
             previous = replaced.get(key, replaced.get(key[:2]))
-            slot = address, model, hooks, *place
+            # On a GPU the fastest kernels take none, in half precision it would round the bias, and with regions it is large.
+            takes_mask = previous is None and not regions and place == (torch.device("cpu"), torch.float32)
+            slot = address, model, hooks, takes_mask, *place
             state = *map(id, parts), *strengths
-            references = run.keep(("keys", *slot), state, _references, parts, address, levels[address], block.attn1, *place)
+            references = run.keep(
+                ("keys", *slot), state, _references, parts, address, levels[address], block.attn1, takes_mask, *place
+            )
             # The same object in every step: torch.compile would take another one for another graph.
             replaced[key] = run.keep(
                 ("attn1", *slot), (id(references), id(previous)), ShareReferences, references, previous
@@ -227,7 +231,7 @@ def _weight_hooks(model) -> tuple[tuple, tuple]:
 
 
 def _references(
-    parts: tuple[AppliedParts, ...], address: BlockAddress, level: int, attn1, device, dtype
+    parts: tuple[AppliedParts, ...], address: BlockAddress, level: int, attn1, takes_mask: bool, device, dtype
 ) -> ReferenceKeys:
     """Keys and values of all references at one layer, by the denoiser's to_k and to_v."""
     groups, regions = [], 0
@@ -244,7 +248,8 @@ def _references(
                 groups.append(ReferenceGroup(k, v, strength, bank.removed if applied.keep_removed else 0, region))
             else:
                 groups.append(ReferenceGroup(k[:0], v[:0], region=region))
-    return join_references(groups).widened(attn1.heads)
+    references = join_references(groups)
+    return references if takes_mask else references.widened(attn1.heads)
 
 
 def _image_tokens(image_attentions, address: BlockAddress, device, dtype) -> list[tuple[KeysAndValues, float]]:

@@ -8,9 +8,10 @@ As trained, a masked-out reference token is not removed: its feature is multipli
 no bias it stays in the softmax as a key with logit 0 and value 0. n such keys are the same as one key with logit log n
 and value 0, so the tokens can be dropped if one *null key* stands for them: exact, and their number costs nothing.
 
-A term added to the logits of one key is carried by more channels of the heads, a constant in the query and the term in
-the key, so that every attention kernel serves, without an attention mask. A *region*, where in the target a reference may
-act, is such a term too: the logarithm of the region in the query, and a constant in the keys of that reference.
+A term added to the logits of one key can be an attention mask, which costs nothing on a CPU, or be carried by more
+channels of the heads, a constant in the query and the term in the key: then every attention kernel serves, those without
+masks too. docs/performance.md has what each gave. A *region*, where in the target a reference may act, is such a term too:
+the logarithm of the region in the query, and a constant in the keys of that reference.
 
 Torch only: the ComfyUI patch, the training code and the tests all call this file.
 """
@@ -32,7 +33,7 @@ QUERY_BIAS, KEY_REGION = 8.0, 16.0
 # exp of it is lost in the rounding of float32; not lower, for the sake of kernels that quantise queries.
 OUTSIDE = -60.0
 
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class ReferenceGroup(NamedTuple):
@@ -68,7 +69,7 @@ class ReferenceKeys(NamedTuple):
     lengths: tuple[int, ...] = ()
 
     def widened(self, heads: int) -> ReferenceKeys:
-        """The same with bias and regions in the heads."""
+        """The same with bias and regions in the heads, for attention that takes no mask."""
         if self.bias is None:
             return self
         regions = self.regions if self.regions is not None else self.k.new_zeros(len(self.k), 0)
@@ -114,16 +115,13 @@ def shared_attention(
     """Lets the queries of the target attend to its own keys and to those of the references.
 
     q: [B, T, H * d]; k, v: [B, S, H * d], the target's own
-    references: widened, where they have a bias
     attend: softmax attention with the default scale 1/sqrt(head size) for `heads` heads: [B, T, H * c], [B, S', H * c],
-        [B, S', H * c] -> [B, T, H * c]. It must take the head size from the tensors, which are wider than d where the
-        heads of the references are
-    regions: [B, T, N] in 0..1, how far each place of the target is in each region, where references have regions
+        [B, S', H * c], mask -> [B, T, H * c]. It must take the head size from the tensors, which are wider than d where
+        the heads of the references are. mask: [1, 1, S'] added to the logits, where the references have a bias, else None
+    regions: [B, T, N] in 0..1, how far each place of the target is in each region, where references have regions; those
+        must be widened
     returns: [B, T, H * d]
-    raises: ValueError for references with a bias that are not widened
     """
-    if references.bias is not None:
-        raise ValueError("The references have a bias that their heads do not carry: call widened() before.")
     batch = q.shape[0]
     head_dim, wide = q.shape[-1] // heads, references.k.shape[-1] // heads
     if wide > head_dim:
@@ -133,9 +131,10 @@ def shared_attention(
             terms = torch.cat([terms, logits.to(q.dtype)], -1)
         q = _widen(q * math.sqrt(wide / head_dim), heads, wide - head_dim, terms)
         k, v = (_widen(x, heads, wide - head_dim) for x in (k, v))
+    mask = None if references.bias is None else F.pad(references.bias, (k.shape[1], 0)).to(q.dtype)[None, None]
     k = torch.cat([k, references.k.expand(batch, -1, -1)], dim=1)
     v = torch.cat([v, references.v.expand(batch, -1, -1)], dim=1)
-    out = attend(q, k, v)
+    out = attend(q, k, v, mask)
     return out.unflatten(-1, (heads, wide))[..., :head_dim].flatten(-2) if wide > head_dim else out
 
 

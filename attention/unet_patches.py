@@ -41,13 +41,13 @@ class ShareReferences:
             # HyperTile makes a batch of tiles of the queries alone; the host's attention then reads the keys as such a batch.
             k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
 
-            def attend(q, k, v, chunks=chunks, sees_references=sees_references):
+            def attend(q, k, v, mask=None, chunks=chunks, sees_references=sees_references):
                 # What another node puts in the attention's place does not attend by these shares.
                 if sees_references and options.get(ATTRIBUTION) and self.previous is None:
                     lengths, grid = self.references.lengths, tuple(options["activations_shape"][2:])
                     removed = len(self.references.k) - sum(lengths)
-                    options[ATTRIBUTION].add(q, k, options["n_heads"], lengths, removed, grid, len(chunks))
-                return _attend(q, k, v, options, self.previous, chunks)
+                    options[ATTRIBUTION].add(q, k, mask, options["n_heads"], lengths, removed, grid, len(chunks))
+                return _attend(q, k, v, options, self.previous, chunks, mask)
 
             if sees_references:
                 regions = _regions_of(options, chunks, q_.shape)
@@ -111,15 +111,18 @@ def conditional_chunks(options: dict) -> list[bool]:
     return [conditional[index] if conditional else index == 0 for index in options.get("cond_or_uncond", [0])]
 
 
-def _attend(q, k, v, options: dict, previous: Callable | None, chunks: list[int]) -> torch.Tensor:
-    """The attention that the user chose, or another node's replacement. chunks: the part of the batch that q, k, v are."""
+def _attend(q, k, v, options: dict, previous: Callable | None, chunks: list[int], mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The attention that the user chose, or another node's replacement, which takes no mask.
+
+    chunks: the part of the batch that q, k, v are
+    """
     options = {**options, "dim_head": q.shape[-1] // options["n_heads"]}
     for name in ("cond_or_uncond", "uuids"):
         if name in options:
             options[name] = [options[name][chunk] for chunk in chunks]
     if previous is None:
         return optimized_attention(
-            q, k, v, options["n_heads"], attn_precision=options["attn_precision"], transformer_options=options
+            q, k, v, options["n_heads"], mask=mask, attn_precision=options["attn_precision"], transformer_options=options
         )
     # A replacement that hands on the values, as Perturbed-Attention Guidance does, has a row for every key: ours come last.
     return previous(q, k, v, options)[:, :q.shape[1]]

@@ -95,8 +95,8 @@ class SharedSelfAttention:
         tokens = torch.cat([kept.tokens for kept in selected])
         keys, values = attn.to_k(tokens).split(lengths), attn.to_v(tokens).split(lengths)
 
-        def attend(q, k, v):
-            return _attend(q, k, v, attn.heads)
+        def attend(q, k, v, mask=None):
+            return _attend(q, k, v, attn.heads, mask)
 
         out, pictures = [], len(references.of)
         for own, q_, k_, v_ in zip(references.of, q.chunk(pictures), k.chunk(pictures), v.chunk(pictures)):
@@ -165,6 +165,6 @@ def token_grids(unet: UNet2DConditionModel, height: int, width: int) -> dict[int
     return grids
 
 
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, mask: torch.Tensor | None = None) -> torch.Tensor:
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)

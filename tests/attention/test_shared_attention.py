@@ -12,9 +12,9 @@ from workbench import golden, rel
 
 
 def attend(heads):
-    def attention(q, k, v):
+    def attention(q, k, v, mask):
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
 
     return attention
 
@@ -47,8 +47,11 @@ def make_mask(kind, length, generator):
 @pytest.mark.parametrize("keep_removed", [True, False])
 @pytest.mark.parametrize("kinds", [("half",), ("soft", "all"), ("half", "none", "soft")])
 @pytest.mark.parametrize("strength", [1.0, 0.3, 2.5])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
-def test_equals_the_plain_formula(seed, keep_removed, kinds, strength, dtype, tolerance):
+@pytest.mark.parametrize(
+    "dtype, widened, tolerance",
+    [(torch.float32, True, 2e-6), (torch.float32, False, 2e-6), (torch.bfloat16, True, 2e-2), (torch.float16, True, 2e-3)],
+)
+def test_equals_the_plain_formula(seed, keep_removed, kinds, strength, dtype, widened, tolerance):
     generator = torch.Generator().manual_seed(seed)
     heads, head_dim = [(8, 40), (4, 8), (5, 64)][seed % 3]
     batch, length, channels = 1 + seed % 3, 20 + 13 * seed, heads * head_dim
@@ -64,7 +67,9 @@ def test_equals_the_plain_formula(seed, keep_removed, kinds, strength, dtype, to
         k, v = (bank.tokens @ w.T for w in (to_k, to_v))
         groups.append(ReferenceGroup(k.to(dtype), v.to(dtype), s, bank.removed if keep_removed else 0))
     q, k, v = ((n @ w.T).to(dtype) for w in (to_q, to_k, to_v))
-    out = shared_attention(q, k, v, join_references(groups).widened(heads), heads, attend(heads))
+    references = join_references(groups)
+    references = references.widened(heads) if widened else references
+    out = shared_attention(q, k, v, references, heads, attend(heads))
 
     expected = plain_formula(n, features, masks, strengths, to_q, to_k, to_v, heads, keep_removed)
     assert out.dtype == dtype
@@ -77,19 +82,18 @@ def test_a_null_key_is_as_good_as_thousands_of_zero_keys():
     one = join_references([ReferenceGroup(torch.randn(3, 32), torch.randn(3, 32), removed=5000)])
     many = join_references([ReferenceGroup(torch.cat([one.k[:3], zeros]), torch.cat([one.v[:3], zeros]))])
     assert one.k.shape[0] == 4 and many.bias is None
-    a, b = (shared_attention(q, k, v, x, 4, attend(4)) for x in (many, one.widened(4)))
-    assert rel(b, a) < 1e-5
-    with pytest.raises(ValueError, match="call widened"):
-        shared_attention(q, k, v, one, 4, attend(4))
+    a, b, c = (shared_attention(q, k, v, x, 4, attend(4)) for x in (many, one, one.widened(4)))
+    assert rel(b, a) < 1e-5 and rel(c, a) < 1e-5
 
 
 def test_without_removed_tokens_and_at_full_strength_heads_stay_as_wide_as_they_are():
     shapes = []
     references = join_references([ReferenceGroup(torch.randn(3, 32), torch.randn(3, 32))])
 
-    def seen(q, k, v):
+    def seen(q, k, v, mask):
         shapes.append(k.shape)
-        return attend(4)(q, k, v)
+        assert mask is None
+        return attend(4)(q, k, v, mask)
 
     shared_attention(*torch.randn(3, 1, 10, 32), references.widened(4), 4, seen)
     assert shapes == [(1, 13, 32)]
@@ -114,7 +118,7 @@ def test_golden_attention_layers(checkpoint, block):
         bank = select_tokens(features, features.any(-1).float())
         groups.append(ReferenceGroup(attn1.to_k(bank.tokens), attn1.to_v(bank.tokens), removed=bank.removed))
     q, k, v = attn1.to_q(n[1:]), attn1.to_k(n[1:]), attn1.to_v(n[1:])
-    out = shared_attention(q, k, v, join_references(groups).widened(4), 4, attend(4))
+    out = shared_attention(q, k, v, join_references(groups), 4, attend(4))
     assert rel(attn1.to_out(out), ATTENTION[f"{block}/attn1_cond"]) < 5e-6
     assert rel(attn1(n[:1]), ATTENTION[f"{block}/attn1_uncond"]) < 5e-6
 

@@ -50,15 +50,17 @@ def random_case(seed: int, in_regions: bool = False):
     return choose, generator, heads, channels, groups, everything
 
 
+@pytest.mark.parametrize("widened", [False, True])
 @pytest.mark.parametrize("seed", range(60))
-def test_equals_the_plain_formula_whatever_the_batch(seed):
+def test_equals_the_plain_formula_whatever_the_batch(seed, widened):
     choose, generator, heads, channels, groups, everything = random_case(seed)
     layout = choose.choice([[0], [0, 1], [1, 0], [1], [1, 0, 0], [0, 1, 2], [0, 0, 1, 1]])
     conditional = [index == 0 for index in range(3)]
     pictures, length = choose.randint(1, 3), choose.randint(1, 30)
     q, k, v = (torch.randn(len(layout) * pictures, length, channels, generator=generator) for _ in range(3))
 
-    patch = ShareReferences(join_references(groups).widened(heads), None)
+    references = join_references(groups)
+    patch = ShareReferences(references.widened(heads) if widened else references, None)
     options = {"n_heads": heads, "attn_precision": None, "cond_or_uncond": layout, CONDITIONAL: conditional}
     out = patch(q, k, v, options)
 

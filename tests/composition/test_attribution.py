@@ -12,15 +12,17 @@ def recorded(model, draw, **options):
     return attribution, latents, attribution.maps(latents)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("length", [5, 300])
-def test_shares_are_those_of_the_softmax(length, monkeypatch):
+def test_shares_are_those_of_the_softmax(masked, length, monkeypatch):
     from parts2whole.attention import attribution
 
     monkeypatch.setattr(attribution, "BLOCK", 5000)  # several blocks
     q, k = torch.randn(2, length, 12), torch.randn(2, 17, 12)
-    shares = attention_shares(q, k, 3, [4, 0, 13])
+    mask = torch.randn(1, 1, 17) if masked else None
+    shares = attention_shares(q, k, mask, 3, [4, 0, 13])
     logits = torch.einsum("bthc,bshc->bhts", q.unflatten(-1, (3, 4)), k.unflatten(-1, (3, 4))) / 2
-    exponents = logits.exp()
+    exponents = (logits + (mask[:, None] if masked else 0)).exp()
     expected = torch.stack([exponents[..., :4].sum(-1), torch.zeros(2, 3, length), exponents[..., 4:].sum(-1)], -1)
     expected = (expected / expected.sum(-1, keepdim=True)).mean(1)
     assert rel(shares, expected) < 1e-5
