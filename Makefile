@@ -1,15 +1,24 @@
 # Every target finds ComfyUI by COMFYUI_PATH, or sets one up in a cache outside this folder: see .ci/host.
 in_host = host=$$(.ci/host $(1)) && eval "$$host" && export COMFYUI_PATH &&
 
+VERSIONS = 0.16.3 0.20.1 0.26.0 0.30.0
+
 training = diffusers accelerate omegaconf skimage
 
-.PHONY: demo test editor lint bench full-size evaluate train-paper-doll
+.PHONY: demo test versions editor lint bench full-size evaluate train-paper-doll
 
 demo: ## compose a paper doll from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" .ci/demo.py
 
 test: ## all tests but the slow ones
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
+
+versions: ## the tests that run a server, on every ComfyUI that the pack says it works on; one alone by VERSIONS=0.20.1
+	@for version in $(VERSIONS); do \
+		echo "ComfyUI $$version"; \
+		host=$$(env -u COMFYUI_PATH COMFYUI_VERSION=$$version .ci/host pytest $(training)) && eval "$$host" && export COMFYUI_PATH && \
+		"$$PYTHON" -m pytest -m "not slow" tests/server tests/nodes tests/composition || exit 1; \
+	done
 
 editor: ## open every workflow in the real editor and run two: needs Chromium, CHROMIUM names it if it is not on the path
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright && \

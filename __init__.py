@@ -16,6 +16,7 @@ from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart
 from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
+from .nodes.outfit_grid import Parts2WholeOutfitGrid, Parts2WholeOutfitSheet
 from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoToParts
 from .nodes.pose_region import Parts2WholePoseRegion
 from .nodes.pose_to_iuv import Parts2WholePoseToIUV
@@ -43,6 +44,8 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeLabelMapToParts,
             Parts2WholeEncodeLabels,
             Parts2WholePreviewParts,
+            Parts2WholeOutfitGrid,
+            Parts2WholeOutfitSheet,
             Parts2WholeEncodeAppearance,
             Parts2WholeCombineAppearances,
             Parts2WholeSaveAppearance,

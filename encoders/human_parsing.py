@@ -6,6 +6,7 @@ import os
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.utils
 import folder_paths
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,7 @@ def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
     returns: [B, H, W], numbers of SCHEMES[scheme], and which scheme: that which knows most of the model's classes by name
     raises: ValueError for a model whose classes are not those of clothes, and for files that are missing or damaged
     """
+    progress = comfy.utils.ProgressBar(1 + len(images))
     # Not above: the server's start need not wait for it.
     from transformers import AutoConfig, AutoModelForSemanticSegmentation, SegformerImageProcessor
 
@@ -99,6 +101,7 @@ def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
     )
     comfy.model_management.load_model_gpu(patcher)
     numbers = torch.tensor([SCHEMES[scheme].index(name) if name in SCHEMES[scheme] else 0 for name in names])
+    progress.update(1)
     maps = []
     for image in images:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -107,6 +110,7 @@ def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
         logits = model(pixel_values=inputs).logits.float()
         classes = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)[0].argmax(0)
         maps.append(numbers[classes.cpu()])
+        progress.update(1)
     return torch.stack(maps), scheme
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import comfy.model_management
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
@@ -44,7 +45,12 @@ def image_tokens(clip_vision, parts: tuple[LabelledPart, ...]) -> torch.Tensor:
             f"Apply Part Image Attention takes at most {MAX_IMAGE_TOKENS} reference pictures, got {len(pictures)}. Connect it "
             "to an Encode Part Labels node with fewer parts; Apply Parts2Whole takes all of them."
         )
-    tokens = [clip_vision.encode_image(_crop_square(picture, clip_vision.image_size))["image_embeds"] for picture in pictures]
+    progress = comfy.utils.ProgressBar(len(pictures))
+    tokens = []
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        tokens.append(clip_vision.encode_image(_crop_square(picture, clip_vision.image_size))["image_embeds"])
+        progress.update(1)
     tokens = torch.cat(tokens).float()
     return torch.nn.functional.pad(tokens, (0, 0, 0, MAX_IMAGE_TOKENS - len(tokens)))[None]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+import comfy.model_management
+import comfy.utils
 import torch
 
 from .reference_picture import Part
@@ -20,6 +22,17 @@ class LabelledPart(NamedTuple):
     part: Part
     text_embedding: torch.Tensor
     pooled: torch.Tensor | None
+
+
+def embed_labels(clip, parts: list[Part]) -> tuple[LabelledPart, ...]:
+    """Embeds the label of each part with the given CLIP."""
+    progress = comfy.utils.ProgressBar(len(parts))
+    labelled = []
+    for part in parts:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        labelled.append(embed_label(clip, part))
+        progress.update(1)
+    return tuple(labelled)
 
 
 def embed_label(clip, part: Part) -> LabelledPart:

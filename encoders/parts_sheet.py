@@ -31,7 +31,7 @@ def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int, fit: s
         for given, picture, mask in zip(part.image, *fit_to_frame(part, width, height, fit)):
             kept = [token_mask(mask, (-(-height // size), -(-width // size))) for size in LEVELS]
             shares = " ".join(f"{100 * (level > 0).float().mean():.0f}%" for level in kept)
-            tiles = _as_given(given), _with_mask(picture, kept[0])
+            tiles = as_given(given), _with_mask(picture, kept[0])
             texts = [f"mask {100 * mask.mean():.0f}% of the frame", "tokens kept, by level:", shares]
             columns.append(_column(part.label, tiles, texts, font))
     sheet = Image.new("RGB", (sum(column.width + GAP for column in columns) + GAP, columns[0].height + 2 * GAP), PAPER)
@@ -42,8 +42,8 @@ def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int, fit: s
     return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255.0)[None]
 
 
-def _as_given(picture: torch.Tensor) -> Image.Image:
-    """A cut-out lies on the paper."""
+def as_given(picture: torch.Tensor) -> Image.Image:
+    """picture: [H, W, 3 or 4] in 0..1; a cut-out lies on the paper."""
     pixels = Image.fromarray((picture.cpu().clamp(0, 1) * 255).round().byte().numpy()).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", pixels.size, PAPER), pixels).convert("RGB")
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.label_embedding import embed_label
+from ..encoders.label_embedding import embed_labels
 from .sockets import CATEGORY, PartSocket, PartsSocket
 
 
@@ -30,10 +30,10 @@ class Parts2WholeEncodeLabels(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, parts) -> io.NodeOutput:
-        labelled = tuple(embed_label(clip, part) for part in parts.values() if part is not None)
-        if not labelled:
+        parts = [part for part in parts.values() if part is not None]
+        if not parts:
             raise ValueError(
                 "Encode Part Labels got no parts: connect at least one Load Part, Part from Image or Photo to Parts node. Where "
                 "Photo to Parts is connected, the photograph shows none of these parts: lower its `smallest`, or connect others."
             )
-        return io.NodeOutput(labelled)
+        return io.NodeOutput(embed_labels(clip, parts))

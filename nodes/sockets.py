@@ -8,6 +8,7 @@ from ..attention.attribution import Attribution
 from ..attention.bank import Appearance
 from ..encoders.appearance_encoder import AppearanceEncoder
 from ..encoders.label_embedding import LabelledPart
+from ..encoders.outfit_grid import OutfitGrid
 from ..encoders.reference_picture import LABELS, Part
 
 PartSocket = io.Custom("P2W_PART")
@@ -20,6 +21,8 @@ AppearanceSocket = io.Custom("P2W_APPEARANCE")
 AppearanceSocket.Type = Appearance
 AttributionSocket = io.Custom("P2W_ATTRIBUTION")
 AttributionSocket.Type = Attribution
+GridSocket = io.Custom("P2W_GRID")
+GridSocket.Type = OutfitGrid
 LevelsSocket = io.Custom("P2W_LEVELS")
 LevelsSocket.Type = tuple[float, ...]
 # The host's patchers around encoders.pose_guider.PoseGuider and attention.image_attention.ImageAttention.

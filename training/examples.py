@@ -14,6 +14,8 @@ from .paper_dolls import HEIGHT, WIDTH, Pair
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows" / "input"
 SEED, FIGURE = 5, 58
+# Of other figures of the same seed, for workflows/outfit_grid.json: figure, part, number in the file's name.
+FURTHER = ((3, "face", 2), (11, "upper body clothes", 2), (6, "upper body clothes", 3))
 
 
 def main():
@@ -25,12 +27,20 @@ def main():
     arguments.folder.mkdir(parents=True, exist_ok=True)
     pair = Pair(arguments.seed, arguments.figure, WIDTH, HEIGHT)
     for label in pair.doll.wears:
-        reference = pair.reference(label)
-        picture = reference.image.convert("RGBA")
-        picture.putalpha(reference.mask)
-        picture.save(arguments.folder / f"paper_doll_{label.replace(' ', '_')}.png", optimize=True)
+        save_part(pair, label, arguments.folder / f"paper_doll_{label.replace(' ', '_')}.png")
     Image.fromarray(pair.pose).save(arguments.folder / "paper_doll_pose.png", optimize=True)
+    if (arguments.seed, arguments.figure) == (SEED, FIGURE):
+        for figure, label, number in FURTHER:
+            path = arguments.folder / f"paper_doll_{label.replace(' ', '_')}_{number}.png"
+            save_part(Pair(SEED, figure, WIDTH, HEIGHT), label, path)
     print(pair.doll.caption)
+
+
+def save_part(pair: Pair, label: str, path: Path):
+    reference = pair.reference(label)
+    picture = reference.image.convert("RGBA")
+    picture.putalpha(reference.mask)
+    picture.save(path, optimize=True)
 
 
 if __name__ == "__main__":

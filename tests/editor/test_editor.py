@@ -177,3 +177,41 @@ def test_the_editor_has_the_texts_in_both_languages(page):
     texts = page.evaluate("fetch('/api/i18n').then(response => response.json())")
     assert texts["zh"]["nodeDefs"]["Parts2WholeApply"]["display_name"] == "应用Parts2Whole"
     assert texts["en"]["nodeDefs"]["Parts2WholeApply"]["display_name"] == "Apply Parts2Whole"
+
+
+def test_every_node_can_be_added_and_seen(page, server):
+    """Its picture lands in output/editor/nodes; those in web/docs/nodes are such pictures."""
+    definitions = server.get("/object_info")
+    names = [name for name, definition in definitions.items() if definition["python_module"].endswith("comfyui-parts2whole")]
+    assert len(names) > 20
+    before = len(page.errors)
+    page.keyboard.press("Escape")
+    for name in names:
+        x, y, width, height = page.evaluate(
+            """async name => {
+                app.graph.clear()
+                const node = LiteGraph.createNode(name)
+                node.pos = [0, 0]
+                app.graph.add(node)
+                await new Promise(resolve => setTimeout(resolve, 400))
+                app.canvas.ds.scale = 1.25
+                app.canvas.ds.offset = [500, 250]
+                app.canvas.setDirty(true, true)
+                const {left, top} = app.canvas.canvas.getBoundingClientRect()
+                return [left + 500 * 1.25, top + 220 * 1.25, node.size[0] * 1.25, (node.size[1] + 30) * 1.25]
+            }""",
+            name,
+        )
+        page.wait_for_timeout(400)
+        path = SCREENSHOTS / "nodes" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=path, clip={"x": x - 12, "y": y - 12, "width": width + 24, "height": height + 24})
+        drawn = Image.open(path).convert("L").getcolors(maxcolors=100_000)
+        assert len(drawn) > 30, f"{name} is not drawn"
+        shown = page.evaluate("app.graph._nodes[0].widgets?.map(widget => widget.name) ?? []")
+        expected = {
+            key for kind in ("required", "optional") for key, entry in definitions[name]["input"].get(kind, {}).items()
+            if isinstance(entry[0], list) or entry[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+        }
+        assert expected <= {*shown}, name
+    assert not [error for error in page.errors[before:] if not any(word in error for word in NOT_OURS)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import nodes as host_nodes
@@ -44,7 +45,11 @@ def test_only_the_v3_entry_point_is_exported():
 def test_every_node_explains_itself(node):
     schema = node.GET_SCHEMA()
     assert schema.description and schema.category == "Parts2Whole"
-    assert (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text().startswith(f"# {schema.display_name}\n")
+    docs = ROOT / "web" / "docs"
+    page = (docs / f"{schema.node_id}.md").read_text()
+    assert page.startswith(f"# {schema.display_name}\n")
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", page)
+    assert pictures and all((docs / picture).is_file() for picture in pictures)
     for entry in schema.inputs:
         entry = getattr(entry, "template", entry)
         assert getattr(entry, "input", entry).tooltip, f"{schema.node_id}.{getattr(entry, 'id', 'Autogrow')}"

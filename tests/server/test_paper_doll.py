@@ -12,11 +12,11 @@ from comfy_server import ComfyServer
 from conftest import ROOT
 from PIL import Image
 
-from training.examples import FIGURE, SEED
+from training.examples import FIGURE, FURTHER, SEED
 from training.measure import SMALLEST_REGION, colour_error, palette, seen
 from training.paper_dolls import Pair
 
-API = json.loads((ROOT / "workflows" / "api" / "paper_doll.json").read_text())
+API, GRID = (json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text()) for name in ("paper_doll", "outfit_grid"))
 PICTURES = ROOT / "workflows" / "input"
 
 
@@ -53,11 +53,12 @@ def test_pictures_and_prompt_are_those_of_one_figure(true):
     parts = {n["inputs"]["label"]: n["inputs"]["image"] for n in API.values() if n["class_type"] == "Parts2WholeLoadPart"}
     (pose,) = (n["inputs"]["image"] for n in API.values() if n["class_type"] == "LoadImage")
     assert parts.keys() == true.doll.wears.keys()
-    assert {*parts.values(), pose} == {picture.name for picture in PICTURES.iterdir()}
+    further = {f"paper_doll_{label.replace(' ', '_')}_{number}.png": Pair(SEED, figure).reference(label) for figure, label, number in FURTHER}
+    assert {*parts.values(), pose, *further} == {picture.name for picture in PICTURES.iterdir()}
     assert true.doll.caption in [n["inputs"]["text"] for n in API.values() if n["class_type"] == "CLIPTextEncode"]
     assert np.array_equal(np.asarray(Image.open(PICTURES / pose)), true.pose)
-    for label, name in parts.items():
-        picture, reference = Image.open(PICTURES / name), true.reference(label)
+    for name, reference in {**{name: true.reference(label) for label, name in parts.items()}, **further}.items():
+        picture = Image.open(PICTURES / name)
         assert np.array_equal(np.asarray(picture.getchannel("A")), np.asarray(reference.mask))
         assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(reference.image))
 
@@ -96,6 +97,24 @@ def test_another_reference_changes_its_part(server, doll, true):
     red = palette("upper body clothes", other)
     assert colour_error(changed, region, red) < 0.5 * colour_error(doll, region, red)
     assert draw(server, API).tobytes() == doll.tobytes()
+
+
+def test_an_outfit_grid_in_one_queue(server, true):
+    """Every picture of a column wears its garment, and the sheet shows them all."""
+    outputs = server.run(GRID)
+    saved, sheet = (outputs[node]["images"] for node in ("18", "30"))
+    dolls = [np.asarray(Image.open(io.BytesIO(server.view(place))).convert("RGB")) for place in saved]
+    assert len(dolls) == 6 and {doll.shape for doll in dolls} == {(192, 128, 3)} and len({doll.tobytes() for doll in dolls}) == 6
+    label = "upper body clothes"
+    region = seen(true.drawing.regions[label])
+    wears = [true.doll.wears[label], *(Pair(SEED, figure).doll.wears[label] for figure, part, _ in FURTHER if part == label)]
+    for column, wear in enumerate(wears):
+        errors = [colour_error(doll, region, palette(label, wear)) for doll in dolls]
+        worn = errors[column::3]
+        assert max(worn) < 0.7 * min(error for error in errors if error not in worn), (column, errors)
+    (sheet,) = sheet
+    width, height = Image.open(io.BytesIO(server.view(sheet))).size
+    assert width > 3 * 256 and height > 2 * 384
 
 
 def test_the_headless_example_does_what_it_says(server, doll, true, tmp_path):

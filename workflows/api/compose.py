@@ -29,7 +29,12 @@ async def upload(session: aiohttp.ClientSession, path: Path) -> str:
 
 async def change(session: aiohttp.ClientSession, workflow: dict, options: argparse.Namespace):
     """Puts the pictures, the prompt and the seed into the workflow."""
-    parts = {node["inputs"]["label"]: node for node in workflow.values() if node["class_type"] == "Parts2WholeLoadPart"}
+    parts = {}
+    for node in workflow.values():
+        if node["class_type"] == "Parts2WholeLoadPart":
+            label = node["inputs"].get("custom_label") or node["inputs"]["label"]
+            times = sum(name.split("#")[0] == label for name in parts)
+            parts[f"{label}#{times + 1}" if times else label] = node
     for label, path in options.part:
         if label not in parts:
             raise SystemExit(f"The workflow has no Load Part with the label '{label}': it has {', '.join(sorted(parts))}.")
@@ -90,7 +95,10 @@ def picture(text: str) -> Path:
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workflow", type=Path, help="in API format")
-    parser.add_argument("--part", type=part, action="append", default=[], help="LABEL=PICTURE, as often as you like")
+    parser.add_argument(
+        "--part", type=part, action="append", default=[],
+        help="LABEL=PICTURE, as often as you like; LABEL#2=PICTURE for the second Load Part of that label",
+    )
     parser.add_argument("--pose", type=picture, help="a raw IUV DensePose picture")
     parser.add_argument("--prompt")
     parser.add_argument("--seed", type=int)

@@ -1,0 +1,98 @@
+"""Every row of parts with every column of parts: what each picture wears, and the labelled sheet of the results."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from .label_embedding import LabelledPart
+from .parts_sheet import FONT_SIZE, GAP, INK, LINE, PAPER, as_given
+
+THUMBNAIL = 96
+
+Outfit = tuple[LabelledPart, ...]
+
+
+class OutfitGrid(NamedTuple):
+    """rows, columns: the parts that stand for each"""
+
+    rows: tuple[Outfit, ...]
+    columns: tuple[Outfit, ...]
+
+
+def cross(rows: list[Outfit], columns: list[Outfit], shared: Outfit = ()) -> tuple[OutfitGrid, list[Outfit]]:
+    """Puts each row together with each column.
+
+    rows, columns: several outfits stand for one row or column each; of a single one each part does
+    shared: worn in every picture
+    returns: the grid, and what each picture wears, row by row
+    """
+    rows, columns = ([(part,) for part in outfits[0]] if len(outfits) == 1 else outfits for outfits in (rows, columns))
+    return OutfitGrid(tuple(rows), tuple(columns)), [(*row, *column, *shared) for row in rows for column in columns]
+
+
+def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> torch.Tensor:
+    """The results in their places, with the parts of each row and each column at the edges.
+
+    images: row by row, each [B, H, W, 3] in 0..1; the pictures of a batch lie side by side
+    height: of one result, in pixels
+    returns: [1, H', W', 3] in 0..1
+    raises: ValueError where there are more or fewer images than places
+    """
+    if len(images) != len(grid.rows) * len(grid.columns):
+        raise ValueError(
+            f"Outfit Sheet got {len(images)} images, but the grid has {len(grid.rows)} rows and {len(grid.columns)} columns. "
+            "Connect the images that were made from the PARTS of the same Outfit Grid, as they come from VAE Decode."
+        )
+    font = ImageFont.load_default(FONT_SIZE)
+    row_heads, column_heads = ([_heading(outfit, font) for outfit in outfits] for outfits in grid)
+    cells = [_in_a_row([_scaled(as_given(picture), height) for picture in image]) for image in images]
+    left = [max(head.width for head in row_heads)]
+    top = [max(head.height for head in column_heads)]
+    for column, head in enumerate(column_heads):
+        left.append(max(head.width, *(cell.width for cell in cells[column::len(column_heads)])))
+    for head in row_heads:
+        top.append(max(head.height, height))
+
+    sheet = Image.new("RGB", (sum(left) + GAP * (len(left) + 1), sum(top) + GAP * (len(top) + 1)), PAPER)
+    table = [[None, *column_heads]]
+    for row, head in enumerate(row_heads):
+        table.append([head, *cells[row * len(column_heads):(row + 1) * len(column_heads)]])
+    y = GAP
+    for line, line_height in zip(table, top):
+        x = GAP
+        for tile, width in zip(line, left):
+            if tile is not None:
+                sheet.paste(tile, (x + (width - tile.width) // 2, y + (line_height - tile.height) // 2))
+            x += width + GAP
+        y += line_height + GAP
+    return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255.0)[None]
+
+
+def _heading(outfit: Outfit, font) -> Image.Image:
+    """The outfit's parts side by side, each with its label below."""
+    tiles = []
+    for labelled in outfit:
+        pictures = _in_a_row([_scaled(as_given(picture), THUMBNAIL) for picture in labelled.part.image])
+        label = labelled.part.label
+        tile = Image.new("RGB", (max(pictures.width, 1 + round(font.getlength(label))), THUMBNAIL + LINE), PAPER)
+        tile.paste(pictures, ((tile.width - pictures.width) // 2, 0))
+        ImageDraw.Draw(tile).text((tile.width / 2, THUMBNAIL), label, INK, font, anchor="ma")
+        tiles.append(tile)
+    return _in_a_row(tiles)
+
+
+def _scaled(picture: Image.Image, height: int) -> Image.Image:
+    return picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.LANCZOS)
+
+
+def _in_a_row(tiles: list[Image.Image]) -> Image.Image:
+    row = Image.new("RGB", (sum(tile.width for tile in tiles) + GAP * (len(tiles) - 1), tiles[0].height), PAPER)
+    left = 0
+    for tile in tiles:
+        row.paste(tile, (left, 0))
+        left += tile.width + GAP
+    return row
