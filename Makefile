@@ -13,7 +13,7 @@ demo: ## compose a paper doll from parts, headless in the real ComfyUI
 test: ## all tests but the slow ones
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
 
-versions: ## the tests that run a server, on every ComfyUI that the pack says it works on; one alone by VERSIONS=0.20.1
+versions: ## the tests that touch the host, on older ComfyUIs too; one alone by VERSIONS=0.20.1
 	@for version in $(VERSIONS); do \
 		echo "ComfyUI $$version"; \
 		host=$$(env -u COMFYUI_PATH COMFYUI_VERSION=$$version .ci/host pytest $(training)) && eval "$$host" && export COMFYUI_PATH && \

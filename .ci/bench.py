@@ -48,6 +48,7 @@ from parts2whole.encoders.appearance_encoder import AppearanceEncoder, encode_ap
 from parts2whole.encoders.label_embedding import LabelledPart  # noqa: E402
 from parts2whole.encoders.reference_picture import make_part  # noqa: E402
 from released_attention import apply_as_released  # noqa: E402
+from torch.autograd import DeviceType  # noqa: E402
 from torch.profiler import ProfilerActivity  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
@@ -215,7 +216,7 @@ def bench_attribution(plain, options) -> dict:
 
 
 KINDS = {
-    "attention": ("scaled_dot_product", "softmax"),
+    "attention": ("scaled_dot_product", "_flash_attention", "_efficient_attention", "_cudnn_attention", "softmax"),
     "convolutions": ("convolution",),
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear"),
 }
@@ -233,6 +234,8 @@ def bench_profile(plain, options) -> dict:
         for name, model in models.items():
             seconds = dict.fromkeys((*KINDS, "all else"), 0.0)
             for event in _profile_step(model, width, height, activities):
+                if event.device_type != DeviceType.CPU:
+                    continue  # a kernel, whose time its operation has already
                 kind = next((kind for kind, names in KINDS.items() if any(part in event.key for part in names)), "all else")
                 seconds[kind] += (event.self_device_time_total if GPU else event.self_cpu_time_total) / 1e6
             for kind, taken in seconds.items():
@@ -417,7 +420,8 @@ def plot(results: dict, path: Path):
         spread = [[row["ratio"] - row["least"] for row in rows.values()], [row["most"] - row["ratio"] for row in rows.values()]]
         bars = axis.barh(list(rows), ratios, xerr=spread, color="#2f6db3", ecolor="#888888")
         axis.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=6, fontsize=8)
-        axis.set_title(f"{title}: time against '{next(iter(rows))}'", fontsize=10)
+        base = "the plain model of the same size and batch" if title == "growth" else f"'{next(iter(rows))}'"
+        axis.set_title(f"{title}: time against {base}", fontsize=10)
         axis.axvline(1, color="black", linewidth=0.8)
         axis.invert_yaxis()
         axis.margins(x=0.1)
@@ -443,7 +447,8 @@ def main():
     parser.add_argument("--size", type=_size, default=(512, 512), help="width and height, as 512x768")
     parser.add_argument("--sizes", type=int, nargs="*", default=[512, 768], help="of the growth with resolution, up to 1536")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", choices=BENCHES, default=["steps", "released", "encoding", "requeue", "memory", "import"])
+    usual = ["steps", "released", "encoding", "requeue", "memory", "import"]
+    parser.add_argument("--only", nargs="*", choices=BENCHES, default=usual)
     parser.add_argument("--own-attention", action="store_true", help="the host's attention for CPUs instead of PyTorch's")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
     options = parser.parse_args()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 
 from .applied import AppliedParts
 
 ITSELF, REMOVED = "the picture itself", "outside the masks"
-# Logits that are computed at once, at the most: 64 MB in float32.
-BLOCK = 2**24
+# Logits that are computed at once, at the most: 512 MB in float32, where PyTorch has no kernel that does without holding them.
+BLOCK = 2**27
 
 
 def attention_shares(
@@ -21,18 +19,22 @@ def attention_shares(
 
     q: [B, T, H * c]; k: [B, S, H * c]; mask: [1, 1, S] added to the logits, or None
     sizes: how many keys each run has, S in all
-    returns: [B, T, len(sizes)], float32; a place's shares add up to 1
+    returns: [B, T, len(sizes)], float32; a place's shares add up to 1, in the precision of q
     """
-    q, k = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+    q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+    # Attention to values that are 1 for the keys of a run, and 0 else, is the run's share: the fastest kernels serve.
     runs = torch.repeat_interleave(torch.eye(len(sizes), device=k.device), torch.tensor(sizes, device=k.device), dim=0)
+    width = q.shape[-1]
+    values = F.pad(runs, (0, -len(sizes) % width)).to(q.dtype).split(width, dim=1)
+    values = [v.expand(*k.shape[:2], -1, -1) for v in values]
+    if mask is not None:
+        mask = mask[:, None]
     rows = max(1, BLOCK // (k.shape[0] * heads * k.shape[2]))
-    shares = []
-    for block in q.split(rows, dim=2):
-        logits = block @ k.mT / math.sqrt(q.shape[-1])
-        if mask is not None:
-            logits += mask[:, None]
-        shares.append((logits.softmax(-1) @ runs).mean(1))
-    return torch.cat(shares, dim=1)
+    shares = [
+        torch.cat([F.scaled_dot_product_attention(block, k, v, mask).float().mean(1) for v in values], dim=-1)
+        for block in q.split(rows, dim=2)
+    ]
+    return torch.cat(shares, dim=1)[..., :len(sizes)]
 
 
 class Attribution:

@@ -190,18 +190,21 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
     place = x.device, model.get_dtype_inference()
     hooks, strengths = _weight_hooks(model)
     replace = {name: dict(blocks) for name, blocks in transformer_options.get("patches_replace", {}).items()}
+    # On a GPU the fastest kernels take no mask, nor need another node's attention; in half precision it would round the bias,
+    # and with regions it is large.
+    on_cpu = place == (torch.device("cpu"), torch.float32)
+    takes_mask = on_cpu and not regions and "optimized_attention_override" not in transformer_options
     positive, levels = any(conditional_chunks(transformer_options)), block_levels(model.diffusion_model)
     for address, block in transformer_blocks(model.diffusion_model).items() if positive else ():
         key = tuple(address)  # of the host's own type, for torch.compile
         if parts:
             replaced = replace.setdefault("attn1", {})
             previous = replaced.get(key, replaced.get(key[:2]))
-            # On a GPU the fastest kernels take none, in half precision it would round the bias, and with regions it is large.
-            takes_mask = previous is None and not regions and place == (torch.device("cpu"), torch.float32)
-            slot = address, model, hooks, takes_mask, *place
+            masked = takes_mask and previous is None
+            slot = address, model, hooks, masked, *place
             state = *map(id, parts), *strengths
             references = run.keep(
-                ("keys", *slot), state, _references, parts, address, levels[address], block.attn1, takes_mask, *place
+                ("keys", *slot), state, _references, parts, address, levels[address], block.attn1, masked, *place
             )
             # The same object in every step: torch.compile would take another one for another graph.
             replaced[key] = run.keep(
@@ -231,9 +234,12 @@ def _weight_hooks(model) -> tuple[tuple, tuple]:
 
 
 def _references(
-    parts: tuple[AppliedParts, ...], address: BlockAddress, level: int, attn1, takes_mask: bool, device, dtype
+    parts: tuple[AppliedParts, ...], address: BlockAddress, level: int, attn1, masked: bool, device, dtype
 ) -> ReferenceKeys:
-    """Keys and values of all references at one layer, by the denoiser's to_k and to_v."""
+    """Keys and values of all references at one layer, by the denoiser's to_k and to_v.
+
+    masked: whether an attention mask carries their bias
+    """
     groups, regions = [], 0
     for applied in parts:
         banks = [reference.banks[address] for reference in applied.appearance.references]
@@ -249,7 +255,7 @@ def _references(
             else:
                 groups.append(ReferenceGroup(k[:0], v[:0], region=region))
     references = join_references(groups)
-    return references if takes_mask else references.widened(attn1.heads)
+    return references if masked else references.widened(attn1.heads)
 
 
 def _image_tokens(image_attentions, address: BlockAddress, device, dtype) -> list[tuple[KeysAndValues, float]]:

@@ -8,7 +8,7 @@ As trained, a masked-out reference token is not removed: its feature is multipli
 no bias it stays in the softmax as a key with logit 0 and value 0. n such keys are the same as one key with logit log n
 and value 0, so the tokens can be dropped if one *null key* stands for them: exact, and their number costs nothing.
 
-A term added to the logits of one key can be an attention mask, which costs nothing on a CPU, or be carried by more
+A term added to the logits of one key can be an attention mask, which costs nothing in SDPA on a CPU, or be carried by more
 channels of the heads, a constant in the query and the term in the key: then every attention kernel serves, those without
 masks too. docs/performance.md has what each gave. A *region*, where in the target a reference may act, is such a term too:
 the logarithm of the region in the query, and a constant in the keys of that reference.
@@ -121,7 +121,10 @@ def shared_attention(
     regions: [B, T, N] in 0..1, how far each place of the target is in each region, where references have regions; those
         must be widened
     returns: [B, T, H * d]
+    raises: ValueError for references with regions that are not widened
     """
+    if references.regions is not None:
+        raise ValueError("The references have regions that their heads do not carry: call widened() before.")
     batch = q.shape[0]
     head_dim, wide = q.shape[-1] // heads, references.k.shape[-1] // heads
     if wide > head_dim:

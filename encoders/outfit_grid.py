@@ -29,7 +29,12 @@ def cross(rows: list[Outfit], columns: list[Outfit], shared: Outfit = ()) -> tup
     rows, columns: several outfits stand for one row or column each; of a single one each part does
     shared: worn in every picture
     returns: the grid, and what each picture wears, row by row
+    raises: ValueError where there are no rows or no columns
     """
+    if not rows or not columns:
+        raise ValueError(
+            "Outfit Grid got no rows or no columns: the list that is connected is empty. Connect Encode Part Labels to both."
+        )
     rows, columns = ([(part,) for part in outfits[0]] if len(outfits) == 1 else outfits for outfits in (rows, columns))
     return OutfitGrid(tuple(rows), tuple(columns)), [(*row, *column, *shared) for row in rows for column in columns]
 
@@ -76,13 +81,25 @@ def _heading(outfit: Outfit, font) -> Image.Image:
     """The outfit's parts side by side, each with its label below."""
     tiles = []
     for labelled in outfit:
-        pictures = _in_a_row([_scaled(as_given(picture), THUMBNAIL) for picture in labelled.part.image])
-        label = labelled.part.label
+        label, image, mask = labelled.part.label, labelled.part.image, labelled.part.mask
+        if mask is None:
+            mask = image[..., 3] if image.shape[-1] == 4 else torch.ones(image.shape[:-1])
+        pictures = _in_a_row([_scaled(as_given(_shown(*each)), THUMBNAIL) for each in zip(image, mask)])
         tile = Image.new("RGB", (max(pictures.width, 1 + round(font.getlength(label))), THUMBNAIL + LINE), PAPER)
         tile.paste(pictures, ((tile.width - pictures.width) // 2, 0))
         ImageDraw.Draw(tile).text((tile.width / 2, THUMBNAIL), label, INK, font, anchor="ma")
         tiles.append(tile)
     return _in_a_row(tiles)
+
+
+def _shown(picture: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The box around what the mask lets through. picture: [H, W, C]; mask: [H', W']"""
+    places = (mask > 0).nonzero()
+    if not len(places):
+        return picture
+    scale = torch.tensor(picture.shape[:2]) / torch.tensor(mask.shape)
+    (top, left), (bottom, right) = (places.amin(0).cpu() * scale).floor().int(), ((places.amax(0).cpu() + 1) * scale).ceil().int()
+    return picture[top:bottom, left:right]
 
 
 def _scaled(picture: Image.Image, height: int) -> Image.Image:

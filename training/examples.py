@@ -15,7 +15,7 @@ from .paper_dolls import HEIGHT, WIDTH, Pair
 FOLDER = Path(__file__).resolve().parents[1] / "workflows" / "input"
 SEED, FIGURE = 5, 58
 # Of other figures of the same seed, for workflows/outfit_grid.json: figure, part, number in the file's name.
-FURTHER = ((3, "face", 2), (11, "upper body clothes", 2), (6, "upper body clothes", 3))
+FURTHER = ((5, "face", 2), (11, "upper body clothes", 2), (6, "upper body clothes", 3))
 
 
 def main():

@@ -76,6 +76,13 @@ def test_equals_the_plain_formula(seed, keep_removed, kinds, strength, dtype, wi
     assert rel(out, expected) < tolerance
 
 
+def test_regions_must_be_in_the_heads():
+    references = join_references([ReferenceGroup(torch.randn(3, 32), torch.randn(3, 32), region=0)])
+    q, k, v = torch.randn(3, 1, 5, 32)
+    with pytest.raises(ValueError, match="widened"):
+        shared_attention(q, k, v, references, 4, attend(4), torch.ones(1, 5, 1))
+
+
 def test_a_null_key_is_as_good_as_thousands_of_zero_keys():
     q, k, v = torch.randn(3, 1, 10, 32)
     zeros = torch.zeros(5000, 32)

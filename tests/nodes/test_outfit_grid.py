@@ -81,6 +81,17 @@ def test_the_sheet_has_every_picture_in_its_place(checkpoint):
     assert [float(sheet[y - LINE // 2, at[0], 0]) for y in down[1:]] == pytest.approx([0, 0.1], abs=0.01), "rows' parts beside"
 
 
+def test_a_heading_shows_what_the_mask_lets_through(checkpoint):
+    image, mask = torch.zeros(1, 80, 60, 3), torch.zeros(1, 40, 30)
+    image[:, 20:40, 30:60] = 1
+    mask[:, 10:20, 15:30] = 1
+    part = run("Parts2WholeMakePart", image=image, label="a", mask=mask)
+    one = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
+    _, grid = run("Parts2WholeOutfitGrid", rows=[one], columns=[one])
+    sheet = run("Parts2WholeOutfitSheet", images=images(1), grid=[grid], height=[HEIGHT])[0]
+    assert sheet[GAP + 4, 2 * GAP + THUMBNAIL * 3 // 2:-GAP].min() == 1, "1.5 times as wide as high, and white to the edge"
+
+
 def test_the_pictures_of_a_batch_lie_side_by_side(checkpoint):
     one = parts(checkpoint.clip, "a")
     _, grid = run("Parts2WholeOutfitGrid", rows=[one], columns=[one])
@@ -89,6 +100,11 @@ def test_the_pictures_of_a_batch_lie_side_by_side(checkpoint):
     assert sheet.shape[1] == THUMBNAIL + 2 * 400 + 4 * GAP
     row = sheet[GAP + THUMBNAIL + LINE + GAP + 64]
     assert row[THUMBNAIL + 2 * GAP + 200].max() == 0 and row[-GAP - 200].min() == 1
+
+
+def test_an_empty_list_is_refused(checkpoint):
+    with pytest.raises(ValueError, match="no rows or no columns"):
+        run("Parts2WholeOutfitGrid", rows=[], columns=[parts(checkpoint.clip, "a")])
 
 
 def test_another_number_of_images_is_refused(checkpoint):

@@ -1,11 +1,15 @@
 """The first workflow that a newcomer opens, in the real server: its picture has the parts' colours where the parts are."""
 
+import argparse
+import asyncio
+import importlib.util
 import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import pytest
 from comfy_server import ComfyServer
@@ -53,7 +57,10 @@ def test_pictures_and_prompt_are_those_of_one_figure(true):
     parts = {n["inputs"]["label"]: n["inputs"]["image"] for n in API.values() if n["class_type"] == "Parts2WholeLoadPart"}
     (pose,) = (n["inputs"]["image"] for n in API.values() if n["class_type"] == "LoadImage")
     assert parts.keys() == true.doll.wears.keys()
-    further = {f"paper_doll_{label.replace(' ', '_')}_{number}.png": Pair(SEED, figure).reference(label) for figure, label, number in FURTHER}
+    further = {
+        f"paper_doll_{label.replace(' ', '_')}_{number}.png": Pair(SEED, figure).reference(label)
+        for figure, label, number in FURTHER
+    }
     assert {*parts.values(), pose, *further} == {picture.name for picture in PICTURES.iterdir()}
     assert true.doll.caption in [n["inputs"]["text"] for n in API.values() if n["class_type"] == "CLIPTextEncode"]
     assert np.array_equal(np.asarray(Image.open(PICTURES / pose)), true.pose)
@@ -117,7 +124,41 @@ def test_an_outfit_grid_in_one_queue(server, true):
     assert width > 3 * 256 and height > 2 * 384
 
 
-def test_the_headless_example_does_what_it_says(server, doll, true, tmp_path):
+def test_what_takes_time_shows_its_progress(server):
+    workflow = json.loads(json.dumps(API))
+    next(n for n in workflow.values() if n["inputs"].get("label") == "shoes")["inputs"]["custom_label"] = "boots"
+    ended = {}
+
+    def note(message):
+        if message["type"] == "progress":
+            data = message["data"]
+            ended[workflow[data["node"]]["class_type"]] = data["value"], data["max"]
+
+    server.run(workflow, note)
+    assert ended["Parts2WholeEncodeLabels"] == ended["Parts2WholeApplyImageAttention"] == (5, 5)
+    assert ended["Parts2WholeEncodeAppearance"] == (2, 2), "the changed part alone"
+    assert ended["KSampler"] == (20, 20)
+
+
+def test_the_headless_example_tells_parts_of_one_label_apart(server, tmp_path):
+    spec = importlib.util.spec_from_file_location("compose", ROOT / "workflows" / "api" / "compose.py")
+    compose = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compose)
+    Image.new("RGB", (8, 8)).save(tmp_path / "mine.png")
+    workflow = json.loads(json.dumps(GRID))
+    workflow["25"]["inputs"]["custom_label"] = " coat "
+    parts = [("face#2", tmp_path / "mine.png"), ("coat", tmp_path / "mine.png")]
+
+    async def change():
+        async with aiohttp.ClientSession(f"http://{server.address}") as session:
+            await compose.change(session, workflow, argparse.Namespace(part=parts, pose=None, prompt=None, seed=None))
+
+    asyncio.run(change())
+    changed = {id for id, node in workflow.items() if node["inputs"].get("image") != GRID[id]["inputs"].get("image")}
+    assert changed == {"24", "25"} and workflow["24"]["inputs"]["image"].startswith("mine")
+
+
+def test_the_headless_example_does_does_what_it_says(server, doll, true, tmp_path):
     """workflows/api/compose.py as a user runs it, with a part, the prompt and the seed changed."""
     red = true.doll.wears["upper body clothes"]._replace(pattern="plain", colours=((0.8, 0.1, 0.1), (0.8, 0.1, 0.1)))
     reference = true.with_wear("upper body clothes", red).reference("upper body clothes")

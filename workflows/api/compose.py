@@ -32,7 +32,7 @@ async def change(session: aiohttp.ClientSession, workflow: dict, options: argpar
     parts = {}
     for node in workflow.values():
         if node["class_type"] == "Parts2WholeLoadPart":
-            label = node["inputs"].get("custom_label") or node["inputs"]["label"]
+            label = node["inputs"].get("custom_label", "").strip() or node["inputs"]["label"]
             times = sum(name.split("#")[0] == label for name in parts)
             parts[f"{label}#{times + 1}" if times else label] = node
     for label, path in options.part:
