@@ -1,7 +1,7 @@
 # Every target finds ComfyUI by COMFYUI_PATH, or sets one up in a cache outside this folder: see .ci/host.
 in_host = host=$$(.ci/host $(1)) && eval "$$host" && export COMFYUI_PATH &&
 
-VERSIONS = 0.16.3 0.20.1 0.26.0 0.30.0
+VERSIONS ?= 0.16.3 0.20.1 0.26.0 0.30.0
 
 training = diffusers accelerate omegaconf skimage
 

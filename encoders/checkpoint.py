@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import NamedTuple
 
 import comfy.clip_vision
@@ -127,7 +130,10 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
         "image_std": extractor["image_std"],
     }
     weights = read_weights(folder, "image_encoder")
-    clip_vision = comfy.clip_vision.ClipVisionModel(config)
+    with tempfile.TemporaryDirectory() as place:  # ComfyUI before 0.26 takes no config but a file's
+        path = Path(place, "config.json")
+        path.write_text(json.dumps(config))
+        clip_vision = comfy.clip_vision.ClipVisionModel(path)
     missing, _ = clip_vision.load_sd(weights)
     require_none_missing(missing, folder, "image_encoder")
     return clip_vision

@@ -96,7 +96,7 @@ def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance,
     model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
     for length, dim, batch in ((2, 0, 3), (20, 2, 1)):
         windowed = model.clone()
-        windowed.model_options["context_handler"] = CountingWindows(length, dim=dim, causal_window_fix=False)
+        windowed.model_options["context_handler"] = CountingWindows(length, dim=dim)
         latents = draw(windowed, latent=noise(batch=batch))
         with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
             attribution.maps(latents)

@@ -124,12 +124,13 @@ def test_perp_neg_as_a_guider_and_as_a_patch(checkpoint, appearance, draw):
 class CountingWindows(IndexListContextHandler):
     """Core's context windows, which only run where the latent is longer than a window."""
 
-    def __init__(self, length: int, dim: int, **options):
+    def __init__(self, length: int, dim: int):
         super().__init__(
             context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
             fuse_method=get_matching_fuse_method(ContextFuseMethods.FLAT), context_length=length, context_overlap=0,
-            context_stride=1, closed_loop=False, dim=dim, freenoise=False, **options,
+            context_stride=1, closed_loop=False, dim=dim, freenoise=False,
         )
+        self.causal_window_fix = False  # for video models; older hosts have none
         self.calls = 0
 
     def execute(self, *args, **kwargs):
@@ -169,7 +170,7 @@ def test_context_windows_over_the_height_cut_the_pose(checkpoint, draw):
         lambda h, options: seen.append(h) or h if options["block"] == ("input", 0) else h
     )
     windowed = whole.clone()
-    windowed.model_options["context_handler"] = CountingWindows(12, dim=2, causal_window_fix=False)
+    windowed.model_options["context_handler"] = CountingWindows(12, dim=2)
     draw(whole, steps=1, cfg=1.0)
     draw(windowed, steps=1, cfg=1.0)
     first, *windows = seen

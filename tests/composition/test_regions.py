@@ -130,7 +130,7 @@ def test_context_windows_cut_the_region(checkpoint, appearance, draw):
     upper = torch.zeros(1, 192, 128)
     upper[:, :96] = 1
     model = apply_parts(checkpoint.model, appearance, region=upper)
-    model.model_options["context_handler"] = CountingWindows(12, dim=2, causal_window_fix=False)
+    model.model_options["context_handler"] = CountingWindows(12, dim=2)
     (region,) = regions_seen(model, draw, cfg=1.0)
     assert region.shape == (1, 1, 12, 16) and region.eq(1).all(), "the first window is the upper half"
 

@@ -8,6 +8,7 @@ import comfy.utils
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
+from comfy.model_patcher import ModelPatcher
 from workbench import (
     apply_pose,
     encode,
@@ -31,6 +32,7 @@ def test_torch_compile(checkpoint, everything, draw):
     assert rel(draw(compiled), draw(model)) < 1e-5
 
 
+@pytest.mark.skipif(not hasattr(ModelPatcher, "deepclone_multigpu"), reason="this ComfyUI knows no several GPUs")
 def test_a_copy_for_another_device(checkpoint, everything, draw):
     """What the host does for several GPUs, here with a second copy on the CPU: every component knows how to load itself."""
     model = everything(checkpoint.model)
