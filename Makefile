@@ -30,7 +30,7 @@ lint:
 bench: ## what references cost, as ratios; other options by ARGS
 	@$(call in_host,pytest matplotlib) "$$PYTHON" .ci/bench.py $(ARGS)
 
-full-size: ## the release's size with random weights, at 768x512: needs 20 GB of memory, 7 GB of disk and some patience
+full-size: ## the release's size with random weights, at 512x768: takes 13 GB of memory, fails above 20, 6 GB of disk and some patience
 	@$(call in_host) "$$PYTHON" .ci/full_size.py
 
 evaluate: ## what the paper-doll model can do, as a table and a plot; other options by ARGS

@@ -1,6 +1,6 @@
 """What references cost: SD1.5's U-Net at full size with random weights, with and without them, in one process.
 
-    make bench [ARGS="--size 768x512 --rounds 5 --only steps encoding"]
+    make bench [ARGS="--size 512x768 --rounds 5 --only steps encoding"]
 
 Models take turns, and each ratio is taken within its round, so that it holds where the machine's speed drifts. Prints the
 median and the range of the ratios; writes them as JSON and as a plot.

@@ -1,4 +1,4 @@
-"""The whole workflow at the release's size, 768x512, in the real server, with random weights in the release's layout.
+"""The whole workflow at the release's size, 512x768, in the real server, with random weights in the release's layout.
 
     make full-size [PICTURES=folder] [STEPS=2]
 

@@ -35,7 +35,7 @@ class Parts2WholeApply(io.ComfyNode):
                     tooltip="Where in the result the parts may act: 1 as ever, 0 not at all. Any size; best a little larger than "
                     "the part. Without it, everywhere.",
                 ),
-                LevelsSocket.Input("levels", optional=True, tooltip="From Strength by Depth. Without it, the same everywhere."),
+                LevelsSocket.Input("levels", optional=True, tooltip="From Strength by Depth. Without it, the same at every depth."),
             ],
             outputs=[io.Model.Output()],
         )

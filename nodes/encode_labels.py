@@ -20,7 +20,7 @@ class Parts2WholeEncodeLabels(io.ComfyNode):
                 io.Autogrow.Input(
                     "parts",
                     template=io.Autogrow.TemplatePrefix(
-                        PartSocket.Input("part", tooltip="From Load Part, Part from Image or Photo to Parts."),
+                        PartSocket.Input("part", tooltip="From Load Part, Part from Image, Photo to Parts or Label Map to Parts."),
                         prefix="part", min=0, max=16
                     ),
                 ),

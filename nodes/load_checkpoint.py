@@ -20,8 +20,9 @@ class Parts2WholeLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint", options=list_checkpoints(),
-                    tooltip="A folder under models/parts2whole or models/diffusers (or what extra_model_paths.yaml names so) that "
-                    "has a reference_unet folder in it. paper_doll comes with this pack: small figures, and no download.",
+                    tooltip="A folder under models/parts2whole or models/diffusers (or under these keys of "
+                    "extra_model_paths.yaml) that has a reference_unet folder in it. paper_doll comes with this pack: small "
+                    "figures, and no download.",
                 ),
             ],
             outputs=[

@@ -19,7 +19,7 @@ class Parts2WholeLoadPart(io.ComfyNode):
             node_id="Parts2WholeLoadPart",
             display_name="Load Part",
             category=CATEGORY,
-            description="Loads a picture of something to wear, with its mask and its label.",
+            description="Loads a picture of a part (face, hair, clothes, shoes), with its mask and its label.",
             search_aliases=["reference part", "load garment", "load face", "load clothes"],
             inputs=[
                 io.Combo.Input(

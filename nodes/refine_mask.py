@@ -18,7 +18,10 @@ class Parts2WholeRefineMask(io.ComfyNode):
             inputs=[
                 io.Mask.Input("mask", tooltip="1 where the picture shows the part."),
                 io.Image.Input("image", optional=True, tooltip="The picture of the mask, for its edges."),
-                io.Boolean.Input("largest", default=False, tooltip="Keeps the largest piece alone. Shoes are two pieces."),
+                io.Boolean.Input(
+                    "largest", default=False,
+                    tooltip="Keeps the largest piece alone. Leave it off for shoes: they are two pieces.",
+                ),
                 io.Boolean.Input("fill_holes", default=True, tooltip="Fills what is enclosed by the mask."),
                 io.Int.Input("grow", default=0, min=-512, max=512, tooltip="Pixels by which the mask grows; negative shrinks it."),
                 io.Int.Input(

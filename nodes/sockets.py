@@ -51,16 +51,16 @@ def frame_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "width", default=512, min=16, max=16384, step=8,
-            tooltip="Width of the frame in pixels. The release uses the size of the result.",
+            tooltip="Width of the frame in pixels. The public Parts2Whole checkpoint was made for the size of the result.",
         ),
         io.Int.Input(
             "height", default=768, min=16, max=16384, step=8,
-            tooltip="Height of the frame in pixels. The release uses the size of the result.",
+            tooltip="Height of the frame in pixels. The public Parts2Whole checkpoint was made for the size of the result.",
         ),
         io.Combo.Input(
             "fit", options=["stretch", "pad", "crop"], default="stretch", optional=True,
-            tooltip="How a picture of another shape comes to the frame. stretch: as the release does. pad: whole, with white "
-            "beside it. crop: as much as fits, the part in the middle.",
+            tooltip="How a picture of another shape comes to the frame. stretch: as the public checkpoint was trained. pad: whole, "
+            "with white beside it. crop: as much as fits, the part in the middle.",
         ),
     ]
 
