@@ -49,8 +49,9 @@ def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> t
     """
     if len(images) != len(grid.rows) * len(grid.columns):
         raise ValueError(
-            f"Outfit Sheet got {len(images)} images, but the grid has {len(grid.rows)} rows and {len(grid.columns)} columns. "
-            "Connect the images that were made from the PARTS of the same Outfit Grid, as they come from VAE Decode."
+            f"Outfit Sheet got {len(images)} image(s), but the grid has {len(grid.rows)} row(s) and {len(grid.columns)} column(s), "
+            f"so {len(grid.rows) * len(grid.columns)}. Connect the images that were made from the PARTS of the same Outfit Grid, "
+            "as they come from VAE Decode."
         )
     font = ImageFont.load_default(FONT_SIZE)
     row_heads, column_heads = ([_heading(outfit, font) for outfit in outfits] for outfits in grid)

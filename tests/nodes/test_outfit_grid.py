@@ -110,5 +110,5 @@ def test_an_empty_list_is_refused(checkpoint):
 def test_another_number_of_images_is_refused(checkpoint):
     one = parts(checkpoint.clip, "a")
     _, grid = run("Parts2WholeOutfitGrid", rows=[one], columns=[one])
-    with pytest.raises(ValueError, match="got 2 images, but the grid has 1 rows and 1 columns"):
+    with pytest.raises(ValueError, match=r"got 2 image\(s\), but the grid has 1 row\(s\) and 1 column\(s\), so 1"):
         run("Parts2WholeOutfitSheet", images=images(2), grid=[grid], height=[HEIGHT])

@@ -167,9 +167,9 @@ def test_the_headless_example_does_does_what_it_says(server, doll, true, tmp_pat
     picture.save(tmp_path / "red.png")
     api = ROOT / "workflows" / "api"
 
-    def compose(*options):
+    def compose(*options, workflow=api / "paper_doll.json"):
         return subprocess.run(
-            [sys.executable, api / "compose.py", api / "paper_doll.json", "--server", f"http://{server.address}", *options],
+            [sys.executable, api / "compose.py", workflow, "--server", f"http://{server.address}", *options],
             cwd=tmp_path, capture_output=True, text=True,
         )
 
@@ -184,5 +184,29 @@ def test_the_headless_example_does_does_what_it_says(server, doll, true, tmp_pat
     assert done.returncode and "there is no picture" in done.stderr and "Traceback" not in done.stderr
     done = compose("--server", "http://127.0.0.1:9")
     assert done.returncode and "No ComfyUI answers at http://127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
+    done = compose("--server", server.address, "--part", "face#1=red.png", "--output", "new/first.png")
+    assert done.returncode == 0 and (tmp_path / "new" / "first.png").is_file(), done.stderr
     done = compose("--part", "gloves=red.png")
     assert done.returncode and "no Load Part with the label 'gloves': it has face, hair or headwear" in done.stderr
+    assert not (tmp_path / "composed.png").exists()
+    done = compose(workflow=ROOT / "workflows" / "paper_doll.json")
+    assert done.returncode and "is not in API format" in done.stderr and "Traceback" not in done.stderr
+
+    grid = json.loads(json.dumps(GRID))
+    grid["16"]["inputs"]["steps"] = 2
+    (tmp_path / "grid.json").write_text(json.dumps(grid))
+    done = compose("--output", "grid.png", workflow=tmp_path / "grid.json")
+    names = ["grid.png", *(f"grid_{i}.png" for i in range(2, 8))]
+    assert done.returncode == 0 and done.stdout.splitlines()[-7:] == names, done.stderr
+    assert Image.open(tmp_path / "grid_7.png").width > 3 * 256, "the sheet, though it is not saved"
+    del grid["29"]["inputs"]["columns"]
+    grid["2"]["inputs"]["image"] = "gone.png"
+    (tmp_path / "grid.json").write_text(json.dumps(grid))
+    done = compose(workflow=tmp_path / "grid.json")
+    assert done.returncode and "Node 29, Parts2WholeOutfitGrid: Required input is missing: columns" in done.stderr
+    assert done.stderr.count("gone.png") == 1
+    grid = {**GRID, "30": {**GRID["30"], "inputs": {**GRID["30"]["inputs"], "height": 0}}}
+    grid["16"] = {**grid["16"], "inputs": {**grid["16"]["inputs"], "steps": 1}}
+    (tmp_path / "grid.json").write_text(json.dumps(grid))
+    done = compose(workflow=tmp_path / "grid.json")
+    assert done.returncode == 0 and "leaves these out" in done.stderr and "Node 30, Parts2WholeOutfitSheet" in done.stderr

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import uuid
 from pathlib import Path
 
@@ -36,6 +37,7 @@ async def change(session: aiohttp.ClientSession, workflow: dict, options: argpar
             times = sum(name.split("#")[0] == label for name in parts)
             parts[f"{label}#{times + 1}" if times else label] = node
     for label, path in options.part:
+        label = label.removesuffix("#1")
         if label not in parts:
             raise SystemExit(f"The workflow has no Load Part with the label '{label}': it has {', '.join(sorted(parts))}.")
         parts[label]["inputs"]["image"] = await upload(session, path)
@@ -56,9 +58,11 @@ async def follow(session: aiohttp.ClientSession, workflow: dict) -> list[dict]:
     async with session.ws_connect(f"/ws?clientId={client}", max_msg_size=0) as socket:
         async with session.post("/prompt", json={"prompt": workflow, "client_id": client}) as answer:
             queued = await answer.json()
+            errors = faults(workflow, queued)
             if answer.status != 200:
-                errors = [error for node in queued["node_errors"].values() for error in node["errors"]] or [queued["error"]]
-                raise SystemExit("\n".join(f"{error['message']}: {error['details']}" for error in errors))
+                raise SystemExit(errors)
+            if errors:
+                print(f"ComfyUI leaves these out:\n{errors}", file=sys.stderr)
         async for message in socket:
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue  # a preview
@@ -67,7 +71,8 @@ async def follow(session: aiohttp.ClientSession, workflow: dict) -> list[dict]:
             if data.get("prompt_id") != queued["prompt_id"]:
                 continue
             if kind == "executing" and data["node"]:
-                print(workflow[data["node"]]["class_type"], flush=True)
+                node = workflow[data["node"]]
+                print(node.get("_meta", {}).get("title") or node["class_type"], flush=True)
             elif kind == "progress":
                 print(f"  {data['value']} of {data['max']}", flush=True)
             elif kind == "executed":
@@ -79,11 +84,36 @@ async def follow(session: aiohttp.ClientSession, workflow: dict) -> list[dict]:
     return pictures
 
 
+def faults(workflow: dict, queued: dict) -> str:
+    """What ComfyUI finds wrong with a workflow, a line for each fault."""
+    if not queued.get("node_errors"):
+        return "{message}: {details}".format(**queued["error"]) if "error" in queued else ""
+    lines = {}
+    for id, node in queued["node_errors"].items():
+        for error in node["errors"]:
+            # A node's own check is reported for each input that it looked at.
+            said = error["details"].split(" - ", 1)[-1]
+            lines.setdefault((id, said), f"Node {id}, {workflow[id]['class_type']}: {error['message']}: {error['details']}")
+    return "\n".join(lines.values())
+
+
 def part(text: str) -> tuple[str, Path]:
     label, _, path = text.partition("=")
     if not path:
         raise argparse.ArgumentTypeError(f"'{text}' is no LABEL=PICTURE")
     return label, picture(path)
+
+
+def api_workflow(text: str) -> dict:
+    try:
+        workflow = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be read ({error})") from None
+    if not isinstance(workflow, dict) or not all(isinstance(node, dict) and "class_type" in node for node in workflow.values()):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not in API format: take one of workflows/api, or export it from the editor by File, Export (API)"
+        )
+    return workflow
 
 
 def picture(text: str) -> Path:
@@ -94,7 +124,7 @@ def picture(text: str) -> Path:
 
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workflow", type=Path, help="in API format")
+    parser.add_argument("workflow", type=api_workflow, help="a file in API format")
     parser.add_argument(
         "--part", type=part, action="append", default=[],
         help="LABEL=PICTURE, as often as you like; LABEL#2=PICTURE for the second Load Part of that label",
@@ -105,15 +135,18 @@ async def main():
     parser.add_argument("--server", default="http://127.0.0.1:8188")
     parser.add_argument("--output", type=Path, default=Path("composed.png"))
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    workflow = json.loads(options.workflow.read_text())
+    workflow = options.workflow
+    if "://" not in options.server:
+        options.server = f"http://{options.server}"
     async with aiohttp.ClientSession(options.server) as session:
         try:
             await change(session, workflow, options)
-            drawn = [place for place in await follow(session, workflow) if place["type"] == "output"]
+            pictures = await follow(session, workflow)
         except aiohttp.ClientConnectorError:
             raise SystemExit(f"No ComfyUI answers at {options.server}: start it, or say by --server where it is.") from None
-        for i, place in enumerate(drawn):
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        # What is saved, then what is only shown, such as the sheet of an outfit grid.
+        for i, place in enumerate(sorted(pictures, key=lambda place: place["type"] != "output")):
             path = options.output if i == 0 else options.output.with_stem(f"{options.output.stem}_{i + 1}")
             async with session.get("/view", params=place) as answer:
                 path.write_bytes(await answer.read())
