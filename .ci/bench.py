@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Callable
@@ -39,12 +40,13 @@ import comfy.utils  # noqa: E402
 import conftest  # noqa: E402, F401
 from comfy.ldm.models.autoencoder import AutoencoderKL  # noqa: E402
 from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
-from full_size import UNET, VAE  # noqa: E402
+from full_size import UNET, VAE, make_checkpoint  # noqa: E402
 from parts2whole.attention.bank import Appearance, Bank, Origin, Reference, select_tokens  # noqa: E402
 from parts2whole.attention.model_patch import RUN, record  # noqa: E402
 from parts2whole.attention.unet_blocks import transformer_blocks  # noqa: E402
 from parts2whole.attention.unet_patches import CONDITIONAL  # noqa: E402
 from parts2whole.encoders.appearance_encoder import AppearanceEncoder, encode_appearance, encode_reference  # noqa: E402
+from parts2whole.encoders.checkpoint import load_checkpoint  # noqa: E402
 from parts2whole.encoders.label_embedding import LabelledPart  # noqa: E402
 from parts2whole.encoders.reference_picture import make_part  # noqa: E402
 from released_attention import apply_as_released  # noqa: E402
@@ -360,6 +362,27 @@ def bench_memory(plain, options) -> dict:
     return {"peaks": peaks, "added": added, "keys and values": kept}
 
 
+def bench_loading(plain, options) -> dict:
+    """Load Parts2Whole of a checkpoint of the release's size, against reading the same files. Needs 6 GB of disk for a while."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "checkpoint")
+        make_checkpoint(folder)
+        files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pth")]
+
+        def seconds(load: Callable) -> float:
+            begin = time.perf_counter()
+            load()
+            return time.perf_counter() - begin
+
+        takes = {
+            "reading the files": lambda: seconds(lambda: [path.read_bytes() and None for path in files]),
+            "Load Parts2Whole": lambda: seconds(lambda: load_checkpoint(str(folder)) and None),
+        }
+        rows = compare(takes, options.rounds, "reading the files")
+        show(f"Loading {sum(path.stat().st_size for path in files) / 1e9:.1f} GB, the files in the system's memory already", rows)
+    return rows
+
+
 IMPORT = """
 import asyncio, sys, time
 sys.path.insert(0, {host!r})
@@ -432,7 +455,7 @@ def plot(results: dict, path: Path):
 BENCHES = {
     "steps": bench_steps, "released": bench_released, "profile": bench_profile, "ideas": bench_ideas,
     "attribution": bench_attribution, "encoding": bench_encoding, "requeue": bench_requeue, "memory": bench_memory,
-    "import": bench_import, "growth": bench_growth,
+    "import": bench_import, "loading": bench_loading, "growth": bench_growth,
 }
 
 
