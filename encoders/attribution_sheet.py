@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import colorsys
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..attention.attribution import Attribution
-from .parts_sheet import FONT_SIZE, GAP, INK, LINE, PAPER, TILE
+from .sheet import FONT_SIZE, GAP, INK, LINE, PAPER, as_given, font, in_a_row, scaled, to_tensor
 
-BARS = 96
+TILE, BARS = 256, 96
 
 
 def colours(count: int) -> list[tuple[int, int, int]]:
@@ -27,7 +26,7 @@ def attribution_sheet(attribution: Attribution, maps: torch.Tensor, image: torch
     image: [B', H, W, 3] in 0..1, the decoded result to draw over, or None
     returns: [1, H, W, 3] in 0..1
     """
-    font, names = ImageFont.load_default(FONT_SIZE), attribution.names[1:-1]
+    names = attribution.names[1:-1]
     palette = colours(len(names))
     rows = []
     for i, shares in enumerate(maps):
@@ -36,24 +35,21 @@ def attribution_sheet(attribution: Attribution, maps: torch.Tensor, image: torch
         strongest = parts / parts.amax((1, 2), keepdim=True).clamp_min(1e-9)
         best = F.one_hot(strongest.argmax(0), len(names)).movedim(-1, 0)
         painted = torch.einsum("nhw,nc->chw", best * strongest, torch.tensor(palette) / 255.0)
-        tiles = [_tile("strongest part", _over(behind, painted, (best * strongest).sum(0)), INK, "", font)]
+        tiles = [_tile("strongest part", _over(behind, painted, (best * strongest).sum(0)), INK, "")]
         for name, colour, share, relative in zip(names, palette, parts, strongest):
             painted = relative * torch.tensor(colour)[:, None, None] / 255.0
             text = f"{100 * share.mean():.1f}% of all, up to {100 * share.max():.0f}%"
-            tiles.append(_tile(name, _over(behind, painted, relative), colour, text, font))
-        rows.append(tiles)
-    width = max(sum(tile.width + GAP for tile in row) for row in rows) + GAP
-    height = sum(row[0].height + GAP for row in rows)
+            tiles.append(_tile(name, _over(behind, painted, relative), colour, text))
+        rows.append(in_a_row(tiles))
+    width = max(row.width for row in rows) + 2 * GAP
+    height = sum(row.height + GAP for row in rows)
     sheet = Image.new("RGB", (width, height + BARS + LINE + 2 * GAP), PAPER)
     top = GAP
     for row in rows:
-        left = GAP
-        for tile in row:
-            sheet.paste(tile, (left, top))
-            left += tile.width + GAP
-        top += row[0].height + GAP
-    _draw_steps(sheet, top, attribution, palette, font)
-    return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255.0)[None]
+        sheet.paste(row, (GAP, top))
+        top += row.height + GAP
+    _draw_steps(sheet, top, attribution, palette)
+    return to_tensor(sheet)
 
 
 def _over(behind: torch.Tensor | None, painted: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -64,24 +60,23 @@ def _over(behind: torch.Tensor | None, painted: torch.Tensor, alpha: torch.Tenso
     return behind * (1 - 0.85 * alpha) + painted * 0.85
 
 
-def _tile(title: str, picture: torch.Tensor, colour: tuple[int, int, int], text: str, font) -> Image.Image:
-    image = Image.fromarray((picture.clamp(0, 1).movedim(0, -1) * 255).round().byte().numpy())
-    image = image.resize((max(1, round(image.width * TILE / image.height)), TILE), Image.Resampling.LANCZOS)
-    width = max(image.width, LINE + round(font.getlength(title)), round(font.getlength(text))) + 1
+def _tile(title: str, picture: torch.Tensor, colour: tuple[int, int, int], text: str) -> Image.Image:
+    image = scaled(as_given(picture.movedim(0, -1)), TILE)
+    width = max(image.width, LINE + round(font().getlength(title)), round(font().getlength(text))) + 1
     tile = Image.new("RGB", (width, TILE + 2 * LINE), PAPER)
     draw = ImageDraw.Draw(tile)
     draw.rectangle((0, 3, FONT_SIZE - 2, FONT_SIZE + 1), colour)
-    draw.text((LINE, 0), title, INK, font)
+    draw.text((LINE, 0), title, INK, font())
     tile.paste(image, (0, LINE))
-    draw.text((0, LINE + TILE), text, INK, font)
+    draw.text((0, LINE + TILE), text, INK, font())
     return tile
 
 
-def _draw_steps(sheet: Image.Image, top: int, attribution: Attribution, palette: list[tuple[int, int, int]], font):
+def _draw_steps(sheet: Image.Image, top: int, attribution: Attribution, palette: list[tuple[int, int, int]]):
     """A stacked bar of the parts' shares for each step, from the first on the left."""
     draw = ImageDraw.Draw(sheet)
     steps = list(attribution.by_step.values())
-    draw.text((GAP, top), f"shares of the parts by step, up to {100 * max(float(s[1:-1].sum()) for s in steps):.0f}%", INK, font)
+    draw.text((GAP, top), f"shares of the parts by step, up to {100 * max(float(s[1:-1].sum()) for s in steps):.0f}%", INK, font())
     most = max(max(float(s[1:-1].sum()) for s in steps), 1e-9)
     width = (sheet.width - 2 * GAP) / len(steps)
     for i, shares in enumerate(steps):

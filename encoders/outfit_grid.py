@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .label_embedding import LabelledPart
-from .parts_sheet import FONT_SIZE, GAP, INK, LINE, PAPER, as_given
+from .sheet import GAP, INK, LINE, PAPER, as_given, font, in_a_row, scaled, to_tensor
 
 THUMBNAIL = 96
 
@@ -53,9 +52,8 @@ def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> t
             f"so {len(grid.rows) * len(grid.columns)}. Connect the images that were made from the PARTS of the same Outfit Grid, "
             "as they come from VAE Decode."
         )
-    font = ImageFont.load_default(FONT_SIZE)
-    row_heads, column_heads = ([_heading(outfit, font) for outfit in outfits] for outfits in grid)
-    cells = [_in_a_row([_scaled(as_given(picture), height) for picture in image]) for image in images]
+    row_heads, column_heads = ([_heading(outfit) for outfit in outfits] for outfits in grid)
+    cells = [in_a_row([scaled(as_given(picture), height) for picture in image]) for image in images]
     left = [max(head.width for head in row_heads)]
     top = [max(head.height for head in column_heads)]
     for column, head in enumerate(column_heads):
@@ -75,22 +73,22 @@ def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> t
                 sheet.paste(tile, (x + (width - tile.width) // 2, y + (line_height - tile.height) // 2))
             x += width + GAP
         y += line_height + GAP
-    return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255.0)[None]
+    return to_tensor(sheet)
 
 
-def _heading(outfit: Outfit, font) -> Image.Image:
+def _heading(outfit: Outfit) -> Image.Image:
     """The outfit's parts side by side, each with its label below."""
     tiles = []
     for labelled in outfit:
         label, image, mask = labelled.part.label, labelled.part.image, labelled.part.mask
         if mask is None:
             mask = image[..., 3] if image.shape[-1] == 4 else torch.ones(image.shape[:-1])
-        pictures = _in_a_row([_scaled(as_given(_shown(*each)), THUMBNAIL) for each in zip(image, mask)])
-        tile = Image.new("RGB", (max(pictures.width, 1 + round(font.getlength(label))), THUMBNAIL + LINE), PAPER)
+        pictures = in_a_row([scaled(as_given(_shown(*each)), THUMBNAIL) for each in zip(image, mask)])
+        tile = Image.new("RGB", (max(pictures.width, 1 + round(font().getlength(label))), THUMBNAIL + LINE), PAPER)
         tile.paste(pictures, ((tile.width - pictures.width) // 2, 0))
-        ImageDraw.Draw(tile).text((tile.width / 2, THUMBNAIL), label, INK, font, anchor="ma")
+        ImageDraw.Draw(tile).text((tile.width / 2, THUMBNAIL), label, INK, font(), anchor="ma")
         tiles.append(tile)
-    return _in_a_row(tiles)
+    return in_a_row(tiles)
 
 
 def _shown(picture: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -101,16 +99,3 @@ def _shown(picture: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     scale = torch.tensor(picture.shape[:2]) / torch.tensor(mask.shape)
     (top, left), (bottom, right) = (places.amin(0).cpu() * scale).floor().int(), ((places.amax(0).cpu() + 1) * scale).ceil().int()
     return picture[top:bottom, left:right]
-
-
-def _scaled(picture: Image.Image, height: int) -> Image.Image:
-    return picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.LANCZOS)
-
-
-def _in_a_row(tiles: list[Image.Image]) -> Image.Image:
-    row = Image.new("RGB", (sum(tile.width for tile in tiles) + GAP * (len(tiles) - 1), tiles[0].height), PAPER)
-    left = 0
-    for tile in tiles:
-        row.paste(tile, (left, 0))
-        left += tile.width + GAP
-    return row

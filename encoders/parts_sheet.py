@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..attention.reference_mask import token_mask
 from .label_embedding import LabelledPart
 from .reference_picture import fit_to_frame
+from .sheet import GAP, INK, LINE, PAPER, as_given, font, in_a_row, scaled, to_tensor
 
 # Pixels of the frame for each token, at the self-attention layers of SD1.5's U-Net from the finest to the coarsest.
 LEVELS = (8, 16, 32, 64)
-TILE, GAP, LINE, FONT_SIZE = 256, 12, 20, 14
-PAPER, INK, REMOVED = (232, 235, 239), (32, 36, 42), (214, 51, 108)
+TILE, REMOVED = 256, (214, 51, 108)
 
 
 def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int, fit: str = "stretch") -> torch.Tensor:
@@ -24,7 +23,6 @@ def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int, fit: s
     fit: how pictures come to it, see `fit_to_frame`
     returns: [1, H, W, 3] in 0..1
     """
-    font = ImageFont.load_default(FONT_SIZE)
     columns = []
     for labelled in parts:
         part = labelled.part
@@ -33,19 +31,11 @@ def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int, fit: s
             shares = " ".join(f"{100 * (level > 0).float().mean():.0f}%" for level in kept)
             tiles = as_given(given), _with_mask(picture, kept[0])
             texts = [f"mask {100 * mask.mean():.0f}% of the frame", "tokens kept, by level:", shares]
-            columns.append(_column(part.label, tiles, texts, font))
-    sheet = Image.new("RGB", (sum(column.width + GAP for column in columns) + GAP, columns[0].height + 2 * GAP), PAPER)
-    left = GAP
-    for column in columns:
-        sheet.paste(column, (left, GAP))
-        left += column.width + GAP
-    return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255.0)[None]
-
-
-def as_given(picture: torch.Tensor) -> Image.Image:
-    """picture: [H, W, 3 or 4] in 0..1; a cut-out lies on the paper."""
-    pixels = Image.fromarray((picture.cpu().clamp(0, 1) * 255).round().byte().numpy()).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", pixels.size, PAPER), pixels).convert("RGB")
+            columns.append(_column(part.label, tiles, texts))
+    row = in_a_row(columns)
+    sheet = Image.new("RGB", (row.width + 2 * GAP, row.height + 2 * GAP), PAPER)
+    sheet.paste(row, (GAP, GAP))
+    return to_tensor(sheet)
 
 
 def _with_mask(picture: torch.Tensor, kept: torch.Tensor) -> Image.Image:
@@ -58,16 +48,16 @@ def _with_mask(picture: torch.Tensor, kept: torch.Tensor) -> Image.Image:
     return Image.fromarray((shown * 255).round().byte().numpy())
 
 
-def _column(label: str, tiles: tuple[Image.Image, ...], texts: list[str], font) -> Image.Image:
-    tiles = [tile.resize((max(1, round(tile.width * TILE / tile.height)), TILE), Image.Resampling.LANCZOS) for tile in tiles]
-    width = max(*(tile.width for tile in tiles), *(int(font.getlength(text)) + 1 for text in (label, *texts)))
+def _column(label: str, tiles: tuple[Image.Image, ...], texts: list[str]) -> Image.Image:
+    tiles = [scaled(tile, TILE) for tile in tiles]
+    width = max(*(tile.width for tile in tiles), *(int(font().getlength(text)) + 1 for text in (label, *texts)))
     column = Image.new("RGB", (width, LINE * (1 + len(texts)) + len(tiles) * (TILE + GAP)), PAPER)
     draw, top = ImageDraw.Draw(column), LINE
-    draw.text((0, 0), label, INK, font)
+    draw.text((0, 0), label, INK, font())
     for tile in tiles:
         column.paste(tile, (0, top))
         top += TILE + GAP
     for text in texts:
-        draw.text((0, top), text, INK, font)
+        draw.text((0, top), text, INK, font())
         top += LINE
     return column

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from parts2whole.encoders.outfit_grid import THUMBNAIL
-from parts2whole.encoders.parts_sheet import GAP, LINE
+from parts2whole.encoders.sheet import GAP, LINE
 from workbench import run
 
 HEIGHT = 64

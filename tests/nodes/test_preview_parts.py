@@ -1,7 +1,8 @@
 """The contact sheet of Preview Parts."""
 
 import torch
-from parts2whole.encoders.parts_sheet import GAP, LINE, PAPER, REMOVED, TILE
+from parts2whole.encoders.parts_sheet import REMOVED, TILE
+from parts2whole.encoders.sheet import GAP, LINE, PAPER
 from workbench import golden_parts, run
 
 WHITE = torch.ones(1, 64, 64, 3)
