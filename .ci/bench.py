@@ -106,6 +106,14 @@ def seconds_per_step(
     return times[1]
 
 
+def seconds_of(call: Callable) -> float:
+    _synchronise()
+    begin = time.perf_counter()
+    call()
+    _synchronise()
+    return time.perf_counter() - begin
+
+
 def _sample(model, width: int, height: int, batch: int = 1, cfg: float = 3.5) -> torch.Tensor:
     sigmas = model.get_model_object("model_sampling").sigmas[[801, 701, 601]]
     positive, negative = ([[torch.ones(1, 77, 768) * x, {}]] for x in (0.1, -0.1))
@@ -273,13 +281,7 @@ def bench_encoding(plain, options) -> dict:
     labelled = LabelledPart(part, torch.ones(1, 77, 768) * 0.1, None)
     latent, mask = torch.randn(1, 4, height // 8, width // 8), torch.ones(height, width)
 
-    def encode() -> float:
-        _synchronise()
-        begin = time.perf_counter()
-        encode_reference(encoder, latent, mask, labelled, width, height)
-        _synchronise()
-        return time.perf_counter() - begin
-
+    encode = partial(seconds_of, lambda: encode_reference(encoder, latent, mask, labelled, width, height))
     encode()
     takes = {
         "plain, unguided": partial(seconds_per_step, plain, width, height, cfg=1.0),
@@ -303,11 +305,7 @@ def bench_requeue(plain, options) -> dict:
         return LabelledPart(make_part("part", image), torch.ones(1, 77, 768) * 0.1, None)
 
     def encode(*parts: LabelledPart) -> float:
-        _synchronise()
-        begin = time.perf_counter()
-        encode_appearance(encoder, vae, parts, width, height)
-        _synchronise()
-        return time.perf_counter() - begin
+        return seconds_of(lambda: encode_appearance(encoder, vae, parts, width, height))
 
     encode(part(0))
     times = {"three parts": [], "one of them changed": [], "none changed": []}
@@ -369,14 +367,13 @@ def bench_loading(plain, options) -> dict:
         make_checkpoint(folder)
         files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pth")]
 
-        def seconds(load: Callable) -> float:
-            begin = time.perf_counter()
-            load()
-            return time.perf_counter() - begin
+        def read():
+            for path in files:
+                path.read_bytes()
 
         takes = {
-            "reading the files": lambda: seconds(lambda: [path.read_bytes() and None for path in files]),
-            "Load Parts2Whole": lambda: seconds(lambda: load_checkpoint(str(folder)) and None),
+            "reading the files": partial(seconds_of, read),
+            "Load Parts2Whole": partial(seconds_of, partial(load_checkpoint, str(folder))),
         }
         rows = compare(takes, options.rounds, "reading the files")
         show(f"Loading {sum(path.stat().st_size for path in files) / 1e9:.1f} GB, the files in the system's memory already", rows)

@@ -27,16 +27,20 @@ def main():
     arguments.folder.mkdir(parents=True, exist_ok=True)
     pair = Pair(arguments.seed, arguments.figure, WIDTH, HEIGHT)
     for label in pair.doll.wears:
-        save_part(pair, label, arguments.folder / f"paper_doll_{label.replace(' ', '_')}.png")
-    Image.fromarray(pair.pose).save(arguments.folder / "paper_doll_pose.png", optimize=True)
+        save_part(pair, label, arguments.folder / file_name(label))
+    Image.fromarray(pair.pose).save(arguments.folder / file_name("pose"), optimize=True)
     if (arguments.seed, arguments.figure) == (SEED, FIGURE):
         for figure, label, number in FURTHER:
-            path = arguments.folder / f"paper_doll_{label.replace(' ', '_')}_{number}.png"
-            save_part(Pair(SEED, figure, WIDTH, HEIGHT), label, path)
+            save_part(Pair(SEED, figure, WIDTH, HEIGHT), label, arguments.folder / file_name(f"{label} {number}"))
     print(pair.doll.caption)
 
 
+def file_name(part: str) -> str:
+    return f"paper_doll_{part.replace(' ', '_')}.png"
+
+
 def save_part(pair: Pair, label: str, path: Path):
+    """Writes a part as a cut-out: transparent where the picture does not show it."""
     reference = pair.reference(label)
     picture = reference.image.convert("RGBA")
     picture.putalpha(reference.mask)

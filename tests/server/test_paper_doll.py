@@ -16,7 +16,7 @@ from comfy_server import ComfyServer
 from conftest import ROOT
 from PIL import Image
 
-from training.examples import FIGURE, FURTHER, SEED
+from training.examples import FIGURE, FURTHER, SEED, file_name, save_part
 from training.measure import SMALLEST_REGION, colour_error, palette, seen
 from training.paper_dolls import Pair
 
@@ -57,10 +57,7 @@ def test_pictures_and_prompt_are_those_of_one_figure(true):
     parts = {n["inputs"]["label"]: n["inputs"]["image"] for n in API.values() if n["class_type"] == "Parts2WholeLoadPart"}
     (pose,) = (n["inputs"]["image"] for n in API.values() if n["class_type"] == "LoadImage")
     assert parts.keys() == true.doll.wears.keys()
-    further = {
-        f"paper_doll_{label.replace(' ', '_')}_{number}.png": Pair(SEED, figure).reference(label)
-        for figure, label, number in FURTHER
-    }
+    further = {file_name(f"{label} {number}"): Pair(SEED, figure).reference(label) for figure, label, number in FURTHER}
     assert {*parts.values(), pose, *further} == {picture.name for picture in PICTURES.iterdir()}
     assert true.doll.caption in [n["inputs"]["text"] for n in API.values() if n["class_type"] == "CLIPTextEncode"]
     assert np.array_equal(np.asarray(Image.open(PICTURES / pose)), true.pose)
@@ -89,19 +86,22 @@ def test_each_part_has_its_references_colour(doll, true):
     assert max(errors.values()) < 16, errors
 
 
+def save_red_shirt(true, path):
+    """The figure's upper body clothes in plain red. Returns the palette."""
+    label = "upper body clothes"
+    wear = true.doll.wears[label]._replace(pattern="plain", colours=((0.8, 0.1, 0.1), (0.8, 0.1, 0.1)))
+    save_part(true.with_wear(label, wear), label, path)
+    return palette(label, wear)
+
+
 def test_another_reference_changes_its_part(server, doll, true):
     """The figure of the parts wears something else in another run: its colours come and the old ones go."""
     workflow = json.loads(json.dumps(API))
     node = next(n for n in workflow.values() if n["inputs"].get("label") == "upper body clothes")
-    other = true.doll.wears["upper body clothes"]._replace(pattern="plain", colours=((0.8, 0.1, 0.1), (0.8, 0.1, 0.1)))
-    reference = true.with_wear("upper body clothes", other).reference("upper body clothes")
-    picture = reference.image.convert("RGBA")
-    picture.putalpha(reference.mask)
-    picture.save(Path(server.base) / "input" / "other.png")
+    red = save_red_shirt(true, Path(server.base) / "input" / "other.png")
     node["inputs"]["image"] = "other.png"
     changed = draw(server, workflow)
     region = seen(true.drawing.regions["upper body clothes"])
-    red = palette("upper body clothes", other)
     assert colour_error(changed, region, red) < 0.5 * colour_error(doll, region, red)
     assert draw(server, API).tobytes() == doll.tobytes()
 
@@ -158,26 +158,28 @@ def test_the_headless_example_tells_parts_of_one_label_apart(server, tmp_path):
     assert changed == {"24", "25"} and workflow["24"]["inputs"]["image"].startswith("mine")
 
 
-def test_the_headless_example_does_does_what_it_says(server, doll, true, tmp_path):
-    """workflows/api/compose.py as a user runs it, with a part, the prompt and the seed changed."""
-    red = true.doll.wears["upper body clothes"]._replace(pattern="plain", colours=((0.8, 0.1, 0.1), (0.8, 0.1, 0.1)))
-    reference = true.with_wear("upper body clothes", red).reference("upper body clothes")
-    picture = reference.image.convert("RGBA")
-    picture.putalpha(reference.mask)
-    picture.save(tmp_path / "red.png")
+@pytest.fixture
+def compose(server, tmp_path):
+    """workflows/api/compose.py as a user runs it."""
     api = ROOT / "workflows" / "api"
 
-    def compose(*options, workflow=api / "paper_doll.json"):
+    def run(*options, workflow=api / "paper_doll.json"):
         return subprocess.run(
             [sys.executable, api / "compose.py", workflow, "--server", f"http://{server.address}", *options],
             cwd=tmp_path, capture_output=True, text=True,
         )
 
+    return run
+
+
+def test_the_headless_example_does_what_it_says(server, doll, true, tmp_path, compose):
+    """With a part and the seed changed, and with what a user may get wrong."""
+    red = save_red_shirt(true, tmp_path / "red.png")
     done = compose("--part", f"upper body clothes={tmp_path / 'red.png'}", "--output", "dressed.png")
     assert done.returncode == 0 and "20 of 20" in done.stdout, done.stderr
     dressed = np.asarray(Image.open(tmp_path / "dressed.png"))
-    region, colours = seen(true.drawing.regions["upper body clothes"]), palette("upper body clothes", red)
-    assert colour_error(dressed, region, colours) < 0.5 * colour_error(doll, region, colours)
+    region = seen(true.drawing.regions["upper body clothes"])
+    assert colour_error(dressed, region, red) < 0.5 * colour_error(doll, region, red)
     done = compose("--seed", "12345", "--output", "other.png")
     assert done.returncode == 0 and not np.array_equal(np.asarray(Image.open(tmp_path / "other.png")), doll)
     done = compose("--part", f"shoes={tmp_path / 'gone.png'}")
@@ -192,6 +194,8 @@ def test_the_headless_example_does_does_what_it_says(server, doll, true, tmp_pat
     done = compose(workflow=ROOT / "workflows" / "paper_doll.json")
     assert done.returncode and "is not in API format" in done.stderr and "Traceback" not in done.stderr
 
+
+def test_the_headless_example_fetches_what_is_only_shown_and_names_the_node_of_a_fault(tmp_path, compose):
     grid = json.loads(json.dumps(GRID))
     grid["16"]["inputs"]["steps"] = 2
     (tmp_path / "grid.json").write_text(json.dumps(grid))
