@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 import torch.nn.functional as F
 
@@ -10,6 +12,7 @@ from .applied import AppliedParts
 ITSELF, REMOVED = "the picture itself", "outside the masks"
 # Logits that are computed at once, at the most: 512 MB in float32, where PyTorch has no kernel that does without holding them.
 BLOCK = 2**27
+_ADDING = threading.Lock()  # with several GPUs the host samples in a thread for each
 
 
 def attention_shares(
@@ -23,7 +26,7 @@ def attention_shares(
     """
     q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
     # Attention to values that are 1 for the keys of a run, and 0 else, is the run's share: the fastest kernels serve.
-    runs = torch.repeat_interleave(torch.eye(len(sizes), device=k.device), torch.tensor(sizes, device=k.device), dim=0)
+    runs = torch.cat([row.expand(size, -1) for row, size in zip(torch.eye(len(sizes), device=k.device), sizes)])
     width = q.shape[-1]
     values = F.pad(runs, (0, -len(sizes) % width)).to(q.dtype).split(width, dim=1)
     values = [v.expand(*k.shape[:2], -1, -1) for v in values]
@@ -48,7 +51,7 @@ class Attribution:
 
     def begin(self):
         self.names: tuple[str, ...] = ()
-        self._sum, self._layers = 0.0, 0
+        self._sum, self._count = 0.0, 0
         self._by_sigma: dict[float, list] = {}
         self._latents = None
 
@@ -59,7 +62,7 @@ class Attribution:
     @property
     def by_step(self) -> dict[float, torch.Tensor]:
         """For each sigma, in the order of the steps, the shares [N], a mean over places, layers and heads."""
-        return {sigma: (total / layers).cpu() for sigma, (total, layers) in self._by_sigma.items()}
+        return {sigma: (total / count).cpu() for sigma, (total, count) in self._by_sigma.items()}
 
     def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
         """What the layers are about that are added next.
@@ -88,12 +91,17 @@ class Attribution:
         if shares.shape[1] != grid[0] * grid[1] or shares.shape[0] % chunks:
             return  # other nodes' tiles, or merged tokens
         every = shares.new_zeros(*shares.shape[:2], len(self.names))
-        every[..., self._columns] = shares
-        maps = every.unflatten(0, (chunks, -1)).mean(0).mT.unflatten(2, grid)
-        self._sum = self._sum + F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
-        self._layers += 1
-        step = self._by_sigma.setdefault(self._sigma, [0.0, 0])
-        step[0], step[1] = step[0] + every.mean((0, 1)), step[1] + 1
+        for column, share in zip(self._columns, shares.unbind(-1)):
+            every[..., column] = share
+        # A sum, so that it does not matter in which batches the host puts the conditionings.
+        maps = every.unflatten(0, (chunks, -1)).sum(0).mT.unflatten(2, grid)
+        maps = F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
+        with _ADDING:
+            step = self._by_sigma.setdefault(self._sigma, [0.0, 0])
+            if self._count:
+                maps = maps.to(self._sum.device)
+            self._sum, self._count = self._sum + maps, self._count + chunks
+            step[0], step[1] = step[0] + every.mean((0, 1)).to(maps.device) * chunks, step[1] + chunks
 
     def maps(self, latents: torch.Tensor) -> torch.Tensor:
         """The shares at each place, a mean over steps, layers and heads: [B, N, h, w] of the latent, adding up to 1.
@@ -101,7 +109,7 @@ class Attribution:
         latents: what the sampler gave
         raises: ValueError where nothing was gathered, and where the latents are not those of the last run
         """
-        if not self._layers:
+        if not self._count:
             raise ValueError(
                 "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole and Record Attribution to one "
                 "MODEL, sample it, and connect the latent of the sampler; tiles, areas and context windows are not recorded."
@@ -115,4 +123,4 @@ class Attribution:
                 "The attention recorded last is not that of this latent. Connect the first output of the sampler that has the "
                 "MODEL of Record Attribution, use one Record Attribution for each sampler, and sample again with another seed."
             )
-        return (self._sum / self._layers).cpu()
+        return (self._sum / self._count).cpu()

@@ -62,9 +62,8 @@ def select_tokens(features: torch.Tensor, mask: torch.Tensor) -> Bank:
     """Keeps the tokens of a reference that its mask lets through.
 
     features: [T, C]
-    mask: [T] in 0..1, from `reference_mask.token_mask`
+    mask: [T] in 0..1, on the CPU, from `reference_mask.token_mask`
     """
-    mask = mask.to(features.device)
-    kept = mask > 0
-    tokens = features[kept] * mask[kept, None].to(features.dtype)
+    kept = mask.nonzero()[:, 0]
+    tokens = features[kept.to(features.device)] * mask[kept, None].to(features)
     return Bank(tokens, features.shape[0] - tokens.shape[0])

@@ -18,6 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ..encoders.pose_guider import encode_pose
+from ..encoders.pose_network import PoseNetwork
 from .applied import AppliedImageAttention, AppliedParts, AppliedPose
 from .attribution import Attribution
 from .bank import BlockAddress
@@ -164,11 +165,12 @@ def _describe_batch(executor, model, conds, x_in, timestep, model_options):
 def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
     model = executor.class_obj
     run = transformer_options.get(RUN) or _Run()
-    sigma, percent_to_sigma = float(t.max()), model.model_sampling.percent_to_sigma
-    active = [
-        applied for applied in transformer_options.get(KEY, ())
-        if percent_to_sigma(applied.start) >= sigma >= percent_to_sigma(applied.end)
-    ]
+    attribution, areas = transformer_options.get(ATTRIBUTION), transformer_options.get(AREAS)
+    every = transformer_options.get(KEY, ())
+    # Sigmas are on the model's device, and to read one waits for all that a GPU has in hand: only where it matters.
+    timed = attribution is not None or any(applied.start > 0 or applied.end < 1 for applied in every)
+    sigma = float(t.max()) if timed else None
+    active = [applied for applied in every if sigma is None or _acts_at(applied, sigma, model.model_sampling, run)]
     if not active:
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
     parts = tuple(applied for applied in active if isinstance(applied, AppliedParts))
@@ -179,55 +181,64 @@ def _put_patches_in_place(executor, x, t, c_concat, c_crossattn, control, transf
         for applied in parts if applied.region is not None
     ]
 
-    attribution, areas = transformer_options.get(ATTRIBUTION), transformer_options.get(AREAS)
     if attribution is not None:
         if transformer_options.get("context_window") is not None or areas and areas.grid != tuple(x.shape[2:]):
             attribution = None  # a window, an area or a tile: a part of the latent
         else:
-            every = tuple(applied for applied in transformer_options[KEY] if isinstance(applied, AppliedParts))
-            attribution.describe(every, parts, tuple(x.shape[2:]), sigma)
+            all_parts = tuple(applied for applied in every if isinstance(applied, AppliedParts))
+            attribution.describe(all_parts, parts, tuple(x.shape[2:]), sigma)
 
     place = x.device, model.get_dtype_inference()
-    hooks, strengths = _weight_hooks(model)
+    hooks, strengths = _hooks_in_force(model)
     replace = {name: dict(blocks) for name, blocks in transformer_options.get("patches_replace", {}).items()}
-    # On a GPU the fastest kernels take no mask, nor need another node's attention; in half precision it would round the bias,
-    # and with regions it is large.
-    on_cpu = place == (torch.device("cpu"), torch.float32)
-    takes_mask = on_cpu and not regions and "optimized_attention_override" not in transformer_options
-    positive, levels = any(conditional_chunks(transformer_options)), block_levels(model.diffusion_model)
-    for address, block in transformer_blocks(model.diffusion_model).items() if positive else ():
+    bias_as_mask = takes_mask(*place, regions, transformer_options)
+    positive = any(conditional_chunks(transformer_options))
+    blocks, levels = (run.keep((find, model), (), find, model.diffusion_model) for find in (transformer_blocks, block_levels))
+    for address, block in blocks.items() if positive else ():
         key = tuple(address)  # of the host's own type, for torch.compile
         if parts:
             replaced = replace.setdefault("attn1", {})
             previous = replaced.get(key, replaced.get(key[:2]))
-            masked = takes_mask and previous is None
-            slot = address, model, hooks, masked, *place
-            state = *map(id, parts), *strengths
-            references = run.keep(
-                ("keys", *slot), state, _references, parts, address, levels[address], block.attn1, masked, *place
-            )
-            # The same object in every step: torch.compile would take another one for another graph.
-            replaced[key] = run.keep(
-                ("attn1", *slot), (id(references), id(previous)), ShareReferences, references, previous
-            )
+            masked = bias_as_mask and previous is None
+            slot, state = ("keys", address, model, hooks, masked, *place), (*parts, *strengths)
+            references = run.keep(slot, state, _references, parts, address, levels[address], block.attn1, masked, *place)
+            replaced[key] = ShareReferences(references, previous)
         if image_attentions:
             replaced = replace.setdefault("attn2", {})
             previous = replaced.get(key, replaced.get(key[:2]))
-            slot = address, *place
-            tokens = run.keep(("tokens", *slot), tuple(map(id, image_attentions)), _image_tokens, image_attentions, address, *place)
-            replaced[key] = run.keep(("attn2", *slot), (id(tokens), id(previous)), AddImageTokens, tokens, previous)
+            slot = "tokens", address, *place
+            tokens = run.keep(slot, image_attentions, _image_tokens, image_attentions, address, *place)
+            replaced[key] = AddImageTokens(tokens, previous)
 
     patches = dict(transformer_options.get("patches", {}))
     for applied in active:
         if isinstance(applied, AppliedPose):
-            features = _for_chunks(applied, partial(_encode_poses, applied, x.device, run), x, transformer_options, run)
+            encode = partial(_encode_poses, applied, _guider_of(model, applied), x.device, run)
+            features = _for_chunks(applied, encode, x, transformer_options, run)
             patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features)]
     options = {**transformer_options, "patches_replace": replace, "patches": patches, REGIONS: regions, ATTRIBUTION: attribution}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
-def _weight_hooks(model) -> tuple[tuple, tuple]:
-    """The weight hooks in force, and their strengths: they change the model's weights between calls of one run."""
+def _acts_at(applied: AppliedParts | AppliedPose | AppliedImageAttention, sigma: float, model_sampling, run: _Run) -> bool:
+    first, last = (
+        run.keep(("sigma", percent), (), model_sampling.percent_to_sigma, percent) for percent in (applied.start, applied.end)
+    )
+    return first >= sigma >= last
+
+
+def takes_mask(device: torch.device, dtype: torch.dtype, regions: list[torch.Tensor], options: dict) -> bool:
+    """Whether an attention mask is the best to carry what is added to the logits; else more channels of the heads do.
+
+    A GPU's fastest kernels take no mask, nor need another node's attention; in half precision a mask would round the bias,
+    and with regions it is large. docs/performance.md has what each gave.
+    """
+    on_cpu = device.type == "cpu" and dtype == torch.float32
+    return on_cpu and not regions and "optimized_attention_override" not in options
+
+
+def _hooks_in_force(model) -> tuple[tuple, tuple]:
+    """The hooks in force and their strengths: those of weights change them between calls of one run."""
     patcher = model.current_patcher
     hooks = patcher.current_hooks.hooks if patcher is not None and patcher.current_hooks is not None else ()
     return tuple(hook.hook_ref for hook in hooks), tuple(hook.strength for hook in hooks)
@@ -315,11 +326,24 @@ def _resize_region(region: torch.Tensor, grid: tuple[int, int], device: torch.de
     return F.adaptive_avg_pool2d(region[None, None], grid).to(device)
 
 
-def _encode_poses(applied: AppliedPose, device: torch.device, run: _Run, rows: list[int], grid: tuple[int, int]) -> torch.Tensor:
+def _guider_of(model, applied: AppliedPose) -> PoseNetwork:
+    """The pose guider, or where the host has copied this model for another GPU, the copy that goes with it."""
+    if model.current_patcher is not None:
+        for guider in model.current_patcher.get_additional_models_with_key(KEY):
+            if guider.clone_base_uuid == applied.guider.clone_base_uuid:
+                return guider.model
+    return applied.guider.model
+
+
+def _encode_poses(
+    applied: AppliedPose, guider: PoseNetwork, device: torch.device, run: _Run, rows: list[int], grid: tuple[int, int]
+) -> torch.Tensor:
     """The features of the pose of each latent; fewer poses than latents are used in turn."""
     poses = [row % applied.image.shape[0] for row in rows]
-    return torch.cat([run.keep((applied, pose, grid, device), (), _encode_pose, applied, pose, grid, device) for pose in poses])
+    return torch.cat([
+        run.keep((applied, guider, pose, grid, device), (), _encode_pose, applied, guider, pose, grid, device) for pose in poses
+    ])
 
 
-def _encode_pose(applied: AppliedPose, pose: int, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
-    return encode_pose(applied.guider.model, applied.image[pose:pose + 1], grid, device) * applied.strength
+def _encode_pose(applied: AppliedPose, guider: PoseNetwork, pose: int, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
+    return encode_pose(guider, applied.image[pose:pose + 1], grid, device) * applied.strength

@@ -148,5 +148,5 @@ def _regions_of(options: dict, chunks: list[int], shape: torch.Size) -> torch.Te
 def _select_chunks(x: torch.Tensor, chunks: list[int], count: int) -> torch.Tensor:
     if len(chunks) == count:
         return x
-    rows = x.chunk(count)
-    return torch.cat([rows[chunk] for chunk in chunks])
+    rows = [x.chunk(count)[chunk] for chunk in chunks]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)

@@ -112,4 +112,4 @@ def test_layers_that_another_node_replaces_are_not_recorded(checkpoint, appearan
     for block in (("input", 1), ("input", 2)):
         model.set_model_attn1_replace(lambda q, k, v, options: v[:, :q.shape[1]], *block)
     attribution = recorded(apply_parts(model, appearance), draw, steps=1)[0]
-    assert attribution._layers == recorded(apply_parts(checkpoint.model, appearance), draw, steps=1)[0]._layers - 2
+    assert attribution._count == recorded(apply_parts(checkpoint.model, appearance), draw, steps=1)[0]._count - 2

@@ -10,6 +10,7 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
 from workbench import (
+    apply_parts,
     apply_pose,
     encode,
     lora,
@@ -18,6 +19,7 @@ from workbench import (
     rel,
     run,
     text,
+    with_lora,
 )
 
 
@@ -32,13 +34,66 @@ def test_torch_compile(checkpoint, everything, draw):
     assert rel(draw(compiled), draw(model)) < 1e-5
 
 
-@pytest.mark.skipif(not hasattr(ModelPatcher, "deepclone_multigpu"), reason="this ComfyUI knows no several GPUs")
-def test_a_copy_for_another_device(checkpoint, everything, draw):
-    """What the host does for several GPUs, here with a second copy on the CPU: every component knows how to load itself."""
-    model = everything(checkpoint.model)
-    copy = model.deepclone_multigpu(new_load_device=torch.device("cpu"))
+several_gpus = pytest.mark.skipif(not hasattr(ModelPatcher, "deepclone_multigpu"), reason="this ComfyUI knows no several GPUs")
+
+
+def on_two_devices(model):
+    """What the host does for several GPUs, each with a thread and a share of the conditionings; here both are the CPU."""
+    copy = model.deepclone_multigpu(new_load_device=torch.device("cpu", 0))
     assert copy.model is not model.model
-    assert torch.equal(draw(copy), draw(model))
+    copy.is_multigpu_base_clone = True
+    both = model.clone()
+    both.set_additional_models("multigpu", [copy])
+    return both, copy
+
+
+@several_gpus
+def test_each_of_two_devices_has_its_own_of_all(checkpoint, everything, draw):
+    model = everything(checkpoint.model)
+    expected = draw(model)
+    both, copy = on_two_devices(model)
+    guiders = [patcher.get_additional_models_with_key("parts2whole")[0].model for patcher in (both, copy)]
+    assert guiders[0] is not guiders[1]
+    calls = {"U-Nets": [], "guiders": []}
+    watched = [(name, module, module.register_forward_hook(lambda module, *args, name=name: calls[name].append(module)))
+               for name, modules in (("U-Nets", [both.model.diffusion_model, copy.model.diffusion_model]), ("guiders", guiders))
+               for module in modules]
+    assert rel(draw(both), expected) < 1e-5
+    for name, module, hook in watched:
+        hook.remove()
+        assert calls[name].count(module) == (2 if name == "U-Nets" else 1), "two steps, one pose"
+
+
+@several_gpus
+def test_the_attribution_of_conditionings_on_two_devices(checkpoint, appearance, draw):
+    positive = [*text(checkpoint.clip, "a person"), *text(checkpoint.clip, "a portrait"), *text(checkpoint.clip, "a photo")]
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    expected = attribution.maps(draw(model, positive=positive))
+    both, _ = on_two_devices(model)
+    assert rel(attribution.maps(draw(both, positive=positive)), expected) < 1e-5
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_weights_that_the_host_unloads_and_loads_during_a_run(checkpoint, everything, draw, from_the_start):
+    """As it does where memory is short: a LoRA is then in the weights, or added to each as it is used."""
+    model = with_lora(everything(checkpoint.model))
+    expected = draw(model, steps=4)
+    calls = []
+
+    def move(apply_model, args):
+        patcher, device = model.model.current_patcher, model.load_device
+        calls.append(len(calls))
+        if len(calls) == (1 if from_the_start else 2):
+            assert patcher.partially_unload(device, 1e12) > 0 and model.model.model_lowvram
+        elif len(calls) == 3:
+            patcher.partially_load(device, 1e12)
+            assert not model.model.model_lowvram
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    moved = model.clone()
+    moved.set_model_unet_function_wrapper(move)
+    assert rel(draw(moved, steps=4), expected) < 1e-5
+    assert len(calls) == 4 and rel(draw(everything(checkpoint.model), steps=4), expected) > 0.01
 
 
 def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, monkeypatch):
@@ -94,7 +149,6 @@ def test_chained_poses_load_the_guider_once(checkpoint, draw):
     twice = apply_pose(apply_pose(checkpoint.model, checkpoint.pose_guider, strength=0.5), checkpoint.pose_guider, strength=0.5)
     assert len(twice.get_additional_models()) == 1
     assert rel(draw(twice), draw(apply_pose(checkpoint.model, checkpoint.pose_guider))) < 1e-5
-
 
 
 @pytest.mark.parametrize("error", [InterruptProcessingException, RuntimeError])
