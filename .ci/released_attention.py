@@ -16,10 +16,11 @@ from parts2whole.attention.unet_blocks import transformer_blocks
 
 def apply_as_released(model: ModelPatcher, features: list[dict[BlockAddress, torch.Tensor]]) -> ModelPatcher:
     """features: for every reference and block [T, C], zero outside the mask"""
-    joined = {address: torch.cat([reference[address] for reference in features]) for address in features[0]}
+    place = model.load_device, model.model.get_dtype_inference()
+    joined = {address: torch.cat([reference[address] for reference in features]).to(*place) for address in features[0]}
 
     def concatenate(n, context, value, options):
-        references = joined[_address(options)].to(n).expand(n.shape[0], -1, -1)
+        references = joined[_address(options)].expand(n.shape[0], -1, -1)
         together = torch.cat([n, references], dim=1)
         return together, together, together
 
