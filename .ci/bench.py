@@ -357,7 +357,7 @@ def bench_growth(plain, options) -> dict:
             "plain": partial(seconds_per_step, plain, width, height, batch),
             name: partial(seconds_per_step, model, width, height, batch),
         }
-        rows[name] = compare(takes, options.rounds, "plain")[name]
+        rows[name] = compare(takes, max(1, options.rounds // 5), "plain")[name]
     show("How the cost grows, each against the plain model of the same size and batch", rows)
     return rows
 
@@ -382,8 +382,8 @@ def main():
     parser.add_argument("--references", type=int, nargs="*", default=[0, 1, 2, 4, 8, 16], help="whose growth is measured")
     parser.add_argument("--sizes", type=int, nargs="*", default=[512, 768], help="the same; up to 1536, with patience")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4, 8], help="the same")
-    parser.add_argument("--rounds", type=int, default=5)
-    usual = ["steps", "released", "encoding", "requeue", "memory", "import"]
+    parser.add_argument("--rounds", type=int, default=5, help="how often all is measured; the growth a fifth as often")
+    usual = ["steps", "released", "encoding", "requeue", "memory", "import", "loading", "growth"]
     parser.add_argument("--only", nargs="*", choices=BENCHES, default=usual)
     parser.add_argument("--own-attention", action="store_true", help="the host's attention for CPUs instead of PyTorch's")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
