@@ -328,9 +328,10 @@ def _resize_region(region: torch.Tensor, grid: tuple[int, int], device: torch.de
 
 def _guider_of(model, applied: AppliedPose) -> PoseNetwork:
     """The pose guider, or where the host has copied this model for another GPU, the copy that goes with it."""
-    if model.current_patcher is not None:
+    base = getattr(applied.guider, "clone_base_uuid", None)  # before 0.26 the host makes no copies
+    if base is not None and model.current_patcher is not None:
         for guider in model.current_patcher.get_additional_models_with_key(KEY):
-            if guider.clone_base_uuid == applied.guider.clone_base_uuid:
+            if guider.clone_base_uuid == base:
                 return guider.model
     return applied.guider.model
 
