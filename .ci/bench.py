@@ -288,6 +288,7 @@ def bench_memory(plain, options) -> dict:
     """The peak of a sampling run in half precision, beyond that of the plain model."""
     width, height = options.size
     half = plain if options.dtype != "float32" else random_unet("SD15", torch.bfloat16, **UNET)
+    half.model.memory_usage_factor = 0
     references = References(half, 3, width, height)
     peaks = {}
     for name, model in {"plain": half, "3 references": apply_parts(half, references.appearance)}.items():

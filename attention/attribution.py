@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,20 @@ def attention_shares(
     return torch.cat(shares, dim=1)[..., :len(sizes)]
 
 
+class _Step(NamedTuple):
+    """What one step's layers add up to: the sum of so many maps [B, N, h, w]."""
+
+    total: torch.Tensor | None = None
+    count: int = 0
+
+    def and_also(self, maps: torch.Tensor, count: int) -> _Step:
+        return _Step(maps if self.total is None else self.total + maps.to(self.total.device), self.count + count)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.total / self.count
+
+
 class Attribution:
     """What is gathered in one sampling run, of the positive conditioning.
 
@@ -51,8 +66,7 @@ class Attribution:
 
     def begin(self):
         self.names: tuple[str, ...] = ()
-        self._sum, self._count = 0.0, 0
-        self._by_sigma: dict[float, list] = {}
+        self._by_sigma: dict[float, _Step] = {}
         self._latents = None
 
     def finish(self, latents: torch.Tensor):
@@ -61,8 +75,8 @@ class Attribution:
 
     @property
     def by_step(self) -> dict[float, torch.Tensor]:
-        """For each sigma, in the order of the steps, the shares [N], a mean over places, layers and heads."""
-        return {sigma: (total / count).cpu() for sigma, (total, count) in self._by_sigma.items()}
+        """For each sigma, in the order of the steps, the shares [N], a mean over places, conditionings, layers and heads."""
+        return {sigma: step.mean.mean((0, 2, 3)).cpu() for sigma, step in self._by_sigma.items()}
 
     def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
         """What the layers are about that are added next.
@@ -97,19 +111,17 @@ class Attribution:
         maps = every.unflatten(0, (chunks, -1)).sum(0).mT.unflatten(2, grid)
         maps = F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
         with _ADDING:
-            step = self._by_sigma.setdefault(self._sigma, [0.0, 0])
-            if self._count:
-                maps = maps.to(self._sum.device)
-            self._sum, self._count = self._sum + maps, self._count + chunks
-            step[0], step[1] = step[0] + every.mean((0, 1)).to(maps.device) * chunks, step[1] + chunks
+            self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).and_also(maps, chunks)
 
     def maps(self, latents: torch.Tensor) -> torch.Tensor:
-        """The shares at each place, a mean over steps, layers and heads: [B, N, h, w] of the latent, adding up to 1.
+        """The shares at each place: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.
+
+        A step's are a mean over conditionings, layers and heads.
 
         latents: what the sampler gave
         raises: ValueError where nothing was gathered, and where the latents are not those of the last run
         """
-        if not self._count:
+        if not self._by_sigma:
             raise ValueError(
                 "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole and Record Attribution to one "
                 "MODEL, sample it, and connect the latent of the sampler; tiles, areas and context windows are not recorded."
@@ -123,4 +135,4 @@ class Attribution:
                 "The attention recorded last is not that of this latent. Connect the first output of the sampler that has the "
                 "MODEL of Record Attribution, use one Record Attribution for each sampler, and sample again with another seed."
             )
-        return (self._sum / self._count).cpu()
+        return torch.stack([step.mean.cpu() for step in self._by_sigma.values()]).mean(0)

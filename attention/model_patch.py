@@ -230,15 +230,15 @@ def _acts_at(applied: AppliedParts | AppliedPose | AppliedImageAttention, sigma:
 def takes_mask(device: torch.device, dtype: torch.dtype, regions: list[torch.Tensor], options: dict) -> bool:
     """Whether an attention mask is the best to carry what is added to the logits; else more channels of the heads do.
 
-    A GPU's fastest kernels take no mask, nor need another node's attention; in half precision a mask would round the bias,
-    and with regions it is large. docs/performance.md has what each gave.
+    A GPU's fastest kernels take no mask, and another node's attention need not take one; in half precision a mask would
+    round the bias, and with regions it is large. docs/performance.md has what each gave.
     """
     on_cpu = device.type == "cpu" and dtype == torch.float32
     return on_cpu and not regions and "optimized_attention_override" not in options
 
 
 def _hooks_in_force(model) -> tuple[tuple, tuple]:
-    """The hooks in force and their strengths: those of weights change them between calls of one run."""
+    """The hooks in force and their strengths: weight hooks change the model's weights between calls of one run."""
     patcher = model.current_patcher
     hooks = patcher.current_hooks.hooks if patcher is not None and patcher.current_hooks is not None else ()
     return tuple(hook.hook_ref for hook in hooks), tuple(hook.strength for hook in hooks)

@@ -125,6 +125,7 @@ def shared_attention(
     """
     if references.regions is not None:
         raise ValueError("The references have regions that their heads do not carry: call widened() before.")
+    batch = q.shape[0]
     head_dim, wide = q.shape[-1] // heads, references.k.shape[-1] // heads
     if wide > head_dim:
         terms = q.new_full((*q.shape[:2], BIAS_CHANNELS), QUERY_BIAS)
@@ -132,20 +133,12 @@ def shared_attention(
             logits = regions.float().log().clamp_min(OUTSIDE) * (math.sqrt(wide) / KEY_REGION)
             terms = torch.cat([terms, logits.to(q.dtype)], -1)
         q = _widen(q * math.sqrt(wide / head_dim), heads, wide - head_dim, terms)
+        k, v = (_widen(x, heads, wide - head_dim) for x in (k, v))
     mask = None if references.bias is None else F.pad(references.bias, (k.shape[1], 0)).to(q.dtype)[None, None]
-    k, v = (_put_beside(own, other, heads) for own, other in ((k, references.k), (v, references.v)))
+    k = torch.cat([k, references.k.expand(batch, -1, -1)], dim=1)
+    v = torch.cat([v, references.v.expand(batch, -1, -1)], dim=1)
     out = attend(q, k, v, mask)
     return out.unflatten(-1, (heads, wide))[..., :head_dim].flatten(-2) if wide > head_dim else out
-
-
-def _put_beside(own: torch.Tensor, other: torch.Tensor, heads: int) -> torch.Tensor:
-    """[B, S, H * d], [R, H * wide] -> [B, S + R, H * wide], with zeros in the further channels of the first."""
-    length, width, other = own.shape[1], own.shape[-1] // heads, other.unflatten(-1, (heads, -1))
-    together = own.new_empty(own.shape[0], length + len(other), *other.shape[1:])
-    together[:, :length, :, :width] = own.unflatten(-1, (heads, width))
-    together[:, :length, :, width:] = 0
-    together[:, length:] = other
-    return together.flatten(-2)
 
 
 def _widen(x: torch.Tensor, heads: int, extra: int, terms: torch.Tensor | None = None) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from parts2whole.attention.attribution import attention_shares
-from workbench import apply_parts, noise, rel, run
+from workbench import apply_parts, noise, rel, run, text
 
 
 def recorded(model, draw, **options):
@@ -67,6 +67,14 @@ def test_a_batch_and_each_alone(checkpoint, appearance, draw):
         assert rel(together[i:i + 1], alone) < 1e-5
 
 
+def test_steps_count_alike_whatever_conditionings_act_in_them(checkpoint, appearance, draw):
+    late = run("ConditioningSetTimestepRange", conditioning=text(checkpoint.clip, "a portrait"), start=0.5, end=1.0)
+    positive = run("ConditioningCombine", conditioning_1=text(checkpoint.clip, "a person"), conditioning_2=late)
+    attribution, _, maps = recorded(apply_parts(checkpoint.model, appearance), draw, steps=4, positive=positive)
+    assert sorted({step.count for step in attribution._by_sigma.values()}) == [16, 32]
+    assert rel(maps.mean((0, 2, 3)), torch.stack(list(attribution.by_step.values())).mean(0)) < 1e-5
+
+
 def test_show_attribution(checkpoint, appearance, draw):
     model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
     latents = draw(model)
@@ -111,5 +119,8 @@ def test_layers_that_another_node_replaces_are_not_recorded(checkpoint, appearan
     model = checkpoint.model.clone()
     for block in (("input", 1), ("input", 2)):
         model.set_model_attn1_replace(lambda q, k, v, options: v[:, :q.shape[1]], *block)
-    attribution = recorded(apply_parts(model, appearance), draw, steps=1)[0]
-    assert attribution._count == recorded(apply_parts(checkpoint.model, appearance), draw, steps=1)[0]._count - 2
+    layers = [
+        sum(step.count for step in recorded(apply_parts(each, appearance), draw, steps=1)[0]._by_sigma.values())
+        for each in (model, checkpoint.model)
+    ]
+    assert layers == [14, 16]

@@ -24,21 +24,31 @@ from workbench import (
 
 
 def test_torch_compile(checkpoint, everything, draw):
-    """Through the host's own wrapper; the eager backend compiles graphs and guards without generating code."""
+    """Through the host's own wrapper; this backend compiles graphs and guards without generating code."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
 
     torch._dynamo.reset()
     model = everything(checkpoint.model)
     compiled = model.clone()
-    set_torch_compile_wrapper(model=compiled, backend="eager")
+    set_torch_compile_wrapper(model=compiled, backend=backend)
     assert rel(draw(compiled), draw(model)) < 1e-5
+    before = len(graphs)
+    draw(compiled, steps=4)
+    assert before == len(graphs) > 0, "neither more steps nor another run need other graphs"
 
 
 several_gpus = pytest.mark.skipif(not hasattr(ModelPatcher, "deepclone_multigpu"), reason="this ComfyUI knows no several GPUs")
 
 
 def on_two_devices(model):
-    """What the host does for several GPUs, each with a thread and a share of the conditionings; here both are the CPU."""
+    """What the host does for several GPUs, each with a thread and a share of the conditionings; here both are the CPU, so
+    that a tensor on the wrong one of them is not noticed."""
     copy = model.deepclone_multigpu(new_load_device=torch.device("cpu", 0))
     assert copy.model is not model.model
     copy.is_multigpu_base_clone = True
@@ -58,9 +68,11 @@ def test_each_of_two_devices_has_its_own_of_all(checkpoint, everything, draw):
     watched = [(name, module, module.register_forward_hook(lambda module, *args, name=name: calls[name].append(module)))
                for name, modules in (("U-Nets", [both.model.diffusion_model, copy.model.diffusion_model]), ("guiders", guiders))
                for module in modules]
-    assert rel(draw(both), expected) < 1e-5
-    for name, module, hook in watched:
+    result = draw(both)
+    for *_, hook in watched:
         hook.remove()
+    assert rel(result, expected) < 1e-5
+    for name, module, _ in watched:
         assert calls[name].count(module) == (2 if name == "U-Nets" else 1), "two steps, one pose"
 
 
