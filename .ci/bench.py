@@ -83,6 +83,12 @@ class References:
         self.appearance = Appearance(tuple(references))
 
 
+def make_plain(dtype: str):
+    model = random_unet("SD15", getattr(torch, dtype), **UNET)
+    model.model.memory_usage_factor = 0  # by which the host decides whether to split a batch
+    return model
+
+
 def seconds_per_step(
     model, width: int, height: int, batch: int = 1, cfg: float = 3.5, change: Callable = lambda options: None
 ) -> float:
@@ -287,8 +293,7 @@ def bench_requeue(plain, options) -> dict:
 def bench_memory(plain, options) -> dict:
     """The peak of a sampling run in half precision, beyond that of the plain model."""
     width, height = options.size
-    half = plain if options.dtype != "float32" else random_unet("SD15", torch.bfloat16, **UNET)
-    half.model.memory_usage_factor = 0
+    half = plain if options.dtype != "float32" else make_plain("bfloat16")
     references = References(half, 3, width, height)
     peaks = {}
     for name, model in {"plain": half, "3 references": apply_parts(half, references.appearance)}.items():
@@ -390,8 +395,7 @@ def main():
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
     options = parser.parse_args()
     comfy.utils.PROGRESS_BAR_ENABLED = False
-    plain = random_unet("SD15", getattr(torch, options.dtype), **UNET)
-    plain.model.memory_usage_factor = 0  # by which the host decides whether to split a batch
+    plain = make_plain(options.dtype)
     results = {"device": torch.cuda.get_device_name() if GPU else "CPU", "torch": torch.__version__, "options": vars(options)}
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.only:

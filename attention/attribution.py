@@ -47,7 +47,7 @@ class _Step(NamedTuple):
     total: torch.Tensor | None = None
     count: int = 0
 
-    def and_also(self, maps: torch.Tensor, count: int) -> _Step:
+    def plus(self, maps: torch.Tensor, count: int) -> _Step:
         return _Step(maps if self.total is None else self.total + maps.to(self.total.device), self.count + count)
 
     @property
@@ -111,7 +111,7 @@ class Attribution:
         maps = every.unflatten(0, (chunks, -1)).sum(0).mT.unflatten(2, grid)
         maps = F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
         with _ADDING:
-            self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).and_also(maps, chunks)
+            self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, chunks)
 
     def maps(self, latents: torch.Tensor) -> torch.Tensor:
         """The shares at each place: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.

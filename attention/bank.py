@@ -62,7 +62,7 @@ def select_tokens(features: torch.Tensor, mask: torch.Tensor) -> Bank:
     """Keeps the tokens of a reference that its mask lets through.
 
     features: [T, C]
-    mask: [T] in 0..1, on the CPU, from `reference_mask.token_mask`
+    mask: [T] in 0..1, from `reference_mask.token_mask`; on the CPU, since to count what a GPU kept waits for it
     """
     kept = mask.nonzero()[:, 0]
     tokens = features[kept.to(features.device)] * mask[kept, None].to(features)
