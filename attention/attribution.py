@@ -72,11 +72,13 @@ class Attribution:
     def finish(self, latents: torch.Tensor):
         """latents: what the run ended with, to tell it from other runs"""
         self._latents = latents.detach().float().cpu().clone()
+        # A map for every step is too much to keep on a GPU.
+        self._by_sigma = {sigma: step._replace(total=step.total.cpu()) for sigma, step in self._by_sigma.items()}
 
     @property
     def by_step(self) -> dict[float, torch.Tensor]:
         """For each sigma, in the order of the steps, the shares [N], a mean over places, conditionings, layers and heads."""
-        return {sigma: step.mean.mean((0, 2, 3)).cpu() for sigma, step in self._by_sigma.items()}
+        return {sigma: step.mean.mean((0, 2, 3)) for sigma, step in self._by_sigma.items()}
 
     def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
         """What the layers are about that are added next.
@@ -135,4 +137,4 @@ class Attribution:
                 "The attention recorded last is not that of this latent. Connect the first output of the sampler that has the "
                 "MODEL of Record Attribution, use one Record Attribution for each sampler, and sample again with another seed."
             )
-        return torch.stack([step.mean.cpu() for step in self._by_sigma.values()]).mean(0)
+        return torch.stack([step.mean for step in self._by_sigma.values()]).mean(0)
