@@ -1,5 +1,5 @@
 # Every target finds ComfyUI by COMFYUI_PATH, or sets one up in a cache outside this folder: see .ci/host.
-in_host = host=$$(.ci/host $(1)) && eval "$$host" && export COMFYUI_PATH &&
+in_host = host=$$(.ci/host $(1)) && eval "$$host" && export COMFYUI_PATH PYTHONPATH=tests &&
 
 VERSIONS ?= 0.16.3 0.20.1 0.26.0 0.30.0
 
@@ -8,7 +8,7 @@ training = diffusers accelerate omegaconf skimage
 .PHONY: demo test versions editor lint bench full-size evaluate train-paper-doll
 
 demo: ## compose a paper doll from parts, headless in the real ComfyUI
-	@$(call in_host) "$$PYTHON" .ci/demo.py
+	@$(call in_host) "$$PYTHON" bench/demo.py
 
 test: ## all tests but the slow ones
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
@@ -28,13 +28,13 @@ lint:
 	@$(call in_host,ruff) "$$PYTHON" -m ruff check .
 
 bench: ## what references cost, as ratios; other options by ARGS
-	@$(call in_host,pytest matplotlib) "$$PYTHON" .ci/bench.py $(ARGS)
+	@$(call in_host,pytest matplotlib) "$$PYTHON" bench/bench.py $(ARGS)
 
 full-size: ## the release's size with random weights, at 512x768: takes 13 GB of memory, fails above 20, 6 GB of disk and some patience
-	@$(call in_host) "$$PYTHON" .ci/full_size.py
+	@$(call in_host) "$$PYTHON" bench/full_size.py
 
 evaluate: ## what the paper-doll model can do, as a table and a plot; other options by ARGS
-	@$(call in_host,$(training)) "$$PYTHON" -m training.evaluate $(ARGS)
+	@$(call in_host,$(training)) "$$PYTHON" -m training.paper_dolls.evaluate $(ARGS)
 
 train-paper-doll: ## train the model in models/paper_doll again, from its VAE: two and a half hours on two cores
 	@echo "Three parts into output/paper_doll, _2 and _3; each encodes 2400 figures first (some minutes), and goes on where it was broken off."

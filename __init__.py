@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .encoders import checkpoint_files, human_parsing
+from .encoders.checkpoint import files as checkpoint_files
 from .nodes.apply_image_attention import Parts2WholeApplyImageAttention
 from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
@@ -10,7 +10,6 @@ from .nodes.attribution import Parts2WholeRecordAttribution, Parts2WholeShowAttr
 from .nodes.combine_appearances import Parts2WholeCombineAppearances
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
-from .nodes.example_pictures import copy_example_pictures
 from .nodes.levels import Parts2WholeLevels
 from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
@@ -24,6 +23,8 @@ from .nodes.preview_parts import Parts2WholePreviewParts
 from .nodes.refine_mask import Parts2WholeRefineMask
 from .nodes.sigmas import Parts2WholeSigmas
 from .nodes.wardrobe import Parts2WholeLoadAppearance, Parts2WholeSaveAppearance
+from .pictures import human_parsing
+from .pictures.example_pictures import copy_example_pictures
 
 WEB_DIRECTORY = "./web"
 

@@ -7,10 +7,10 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..attention.applied import AppliedImageAttention
 from ..attention.image_attention import MAX_IMAGE_TOKENS
-from .label_embedding import LabelledPart
-from .reference_picture import resize_bicubic
+from ..attention.patch.applied import AppliedImageAttention
+from ..pictures.frame import resize_bicubic
+from ..pictures.part import LabelledPart
 
 
 def attend_to_images(

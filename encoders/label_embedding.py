@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
 
 import comfy.model_management
 import comfy.utils
-import torch
 
-from .reference_picture import Part
-
-
-class LabelledPart(NamedTuple):
-    """A part with its label's embedding.
-
-    text_embedding: [1, 77, D], last hidden state after the final layer norm
-    pooled: [1, D'], for U-Nets that ask for it (SDXL); None where the text encoder gives none
-    """
-
-    part: Part
-    text_embedding: torch.Tensor
-    pooled: torch.Tensor | None
+from ..pictures.part import LabelledPart, Part
 
 
 def embed_labels(clip, parts: list[Part]) -> tuple[LabelledPart, ...]:

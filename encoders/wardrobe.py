@@ -11,7 +11,7 @@ import folder_paths
 import safetensors
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
-from .appearance_encoder import AppearanceEncoder
+from .appearance import AppearanceEncoder
 
 SUBFOLDER = "wardrobe"
 METADATA, VERSION = "parts2whole_appearance", 1

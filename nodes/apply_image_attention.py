@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..attention.model_patch import apply
+from ..attention.patch.apply import apply
 from ..encoders.image_tokens import attend_to_images
 from .sockets import CATEGORY, ImageAttentionSocket, PartsSocket
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..attention.applied import AppliedParts
-from ..attention.model_patch import apply
-from ..encoders.reference_picture import require_finite
+from ..attention.patch.applied import AppliedParts
+from ..attention.patch.apply import apply
+from ..pictures.part import require_finite
 from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, percent_inputs
 
 

@@ -4,10 +4,10 @@ import logging
 
 from comfy_api.latest import io
 
-from ..attention.applied import AppliedPose
-from ..attention.model_patch import apply
-from ..encoders.pose_kind import COLOUR_MAPPED, IUV, pose_kind
-from ..encoders.reference_picture import require_finite
+from ..attention.patch.applied import AppliedPose
+from ..attention.patch.apply import apply
+from ..pictures.part import require_finite
+from ..pictures.pose_kind import COLOUR_MAPPED, IUV, pose_kind
 from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from comfy_api.latest import io, ui
 
-from ..attention.model_patch import record
-from ..encoders.attribution_sheet import attribution_sheet
+from ..attention.patch.apply import record
+from ..sheets.attribution_sheet import attribution_sheet
 from .sockets import CATEGORY, AttributionSocket
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.appearance_encoder import encode_appearance
+from ..encoders.appearance import encode_appearance
 from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket, PartsSocket, frame_inputs
 
 

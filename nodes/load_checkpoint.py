@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.checkpoint import load_checkpoint
-from ..encoders.checkpoint_files import checkpoint_folder, list_checkpoints
+from ..encoders.checkpoint.files import checkpoint_folder, list_checkpoints
+from ..encoders.checkpoint.load import load_checkpoint
 from .sockets import CATEGORY, AppearanceEncoderSocket, ImageAttentionSocket, PoseGuiderSocket
 
 

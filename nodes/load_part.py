@@ -6,7 +6,7 @@ import os
 import folder_paths
 from comfy_api.latest import io
 
-from ..encoders.part_file import is_from_mask_editor, read_part
+from ..pictures.part_file import is_from_mask_editor, read_part
 from .sockets import CATEGORY, PartSocket, label_inputs
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.reference_picture import make_part
+from ..pictures.part import make_part
 from .sockets import CATEGORY, PartSocket, label_inputs
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.appearance_encoder import model_as_encoder
+from ..encoders.appearance import model_as_encoder
 from .sockets import CATEGORY, AppearanceEncoderSocket
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..encoders.outfit_grid import cross, outfit_sheet
+from ..pictures.outfits import cross
+from ..sheets.outfit_sheet import outfit_sheet
 from .sockets import CATEGORY, GridSocket, PartsSocket
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.human_parsing import SCHEMES, list_parsers, parse_photo, parser_folder, parts_of, read_label_map
-from ..encoders.reference_picture import LABELS
+from ..pictures.human_parsing import list_parsers, parse_photo, parser_folder
+from ..pictures.label_maps import SCHEMES, parts_of, read_label_map
+from ..pictures.part import LABELS
 from .sockets import CATEGORY, PartSocket
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.pose_region import pose_region
-from ..encoders.reference_picture import LABELS
+from ..pictures.part import LABELS
+from ..pictures.pose_region import pose_region
 from .sockets import CATEGORY
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.pose_kind import to_iuv
-from ..encoders.reference_picture import require_finite
+from ..pictures.part import require_finite
+from ..pictures.pose_kind import to_iuv
 from .sockets import CATEGORY
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..encoders.parts_sheet import parts_sheet
+from ..sheets.parts_sheet import parts_sheet
 from .sockets import CATEGORY, PartsSocket, frame_inputs
 
 

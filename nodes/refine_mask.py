@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.mask_tools import refine_mask
+from ..pictures.refine_mask import refine_mask
 from .sockets import CATEGORY
 
 

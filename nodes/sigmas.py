@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..encoders.ddim_sigmas import ddim_sigmas
+from ..encoders.checkpoint.schedule import ddim_sigmas
 from .sockets import CATEGORY
 
 

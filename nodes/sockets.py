@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..attention.attribution import Attribution
 from ..attention.bank import Appearance
-from ..encoders.appearance_encoder import AppearanceEncoder
-from ..encoders.label_embedding import LabelledPart
-from ..encoders.outfit_grid import OutfitGrid
-from ..encoders.reference_picture import LABELS, Part
+from ..attention.patch.attribution import Attribution
+from ..encoders.appearance import AppearanceEncoder
+from ..pictures.outfits import OutfitGrid
+from ..pictures.part import LABELS, LabelledPart, Part
 
 PartSocket = io.Custom("P2W_PART")
 PartSocket.Type = Part

@@ -14,7 +14,7 @@ HOST = Path(os.environ["COMFYUI_PATH"])
 
 sys.path.insert(0, str(HOST))
 sys.path.insert(1, str(ROOT / "tests"))
-sys.path.insert(2, str(ROOT / ".ci"))
+sys.path.insert(2, str(ROOT))
 
 import comfy.cli_args  # noqa: E402
 
@@ -23,6 +23,8 @@ comfy.cli_args.args.cpu = os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu"
 import folder_paths  # noqa: E402
 import nodes as host_nodes  # noqa: E402
 import torch  # noqa: E402
+
+torch.set_num_threads(1)  # several threads wait for each other where cores are busy: minutes become an hour
 
 
 def load_pack():
@@ -74,8 +76,8 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(folders):
     """The tiny checkpoint, as Load Parts2Whole gives it."""
-    from parts2whole.encoders.checkpoint import Checkpoint
-    from workbench import run
+    from harness.workbench import run
+    from parts2whole.encoders.checkpoint.load import Checkpoint
 
     with torch.inference_mode():
         return Checkpoint(*run("Parts2WholeLoader", checkpoint="tiny"))
@@ -84,7 +86,7 @@ def checkpoint(folders):
 @pytest.fixture(scope="session")
 def appearance(checkpoint):
     """Three references, encoded."""
-    from workbench import encode, golden_parts
+    from harness.workbench import encode, golden_parts
 
     with torch.inference_mode():
         return encode(checkpoint, golden_parts(checkpoint.clip, 3))
@@ -93,7 +95,7 @@ def appearance(checkpoint):
 @pytest.fixture(scope="session")
 def parts(checkpoint):
     """Three references, labelled."""
-    from workbench import golden_parts
+    from harness.workbench import golden_parts
 
     with torch.inference_mode():
         return golden_parts(checkpoint.clip, 3)
@@ -102,7 +104,7 @@ def parts(checkpoint):
 @pytest.fixture
 def everything(checkpoint, appearance, parts):
     """A function that applies parts, pose and image attention to a MODEL."""
-    from workbench import apply_image_attention, apply_parts, apply_pose
+    from harness.workbench import apply_image_attention, apply_parts, apply_pose
 
     return lambda model: apply_image_attention(
         apply_pose(apply_parts(model, appearance), checkpoint.pose_guider), checkpoint, parts
@@ -112,6 +114,6 @@ def everything(checkpoint, appearance, parts):
 @pytest.fixture
 def draw(checkpoint):
     """A function that samples a MODEL: the final latents."""
-    from workbench import sample
+    from harness.workbench import sample
 
     return lambda model, **options: sample(model, checkpoint.clip, **options)

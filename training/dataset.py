@@ -90,7 +90,7 @@ def open_dataset(config: DataConfig):
     if config.rows:
         return PartsDataset(Path(config.rows), config.structure)
     if config.paper_dolls:
-        from .paper_dolls import PaperDolls
+        from .paper_dolls.pairs import PaperDolls
 
         return PaperDolls(config.paper_dolls, config.seed, config.width, config.height)
     raise ValueError("The configuration names no data: set data.rows to a jsonl file, or data.paper_dolls to a number of samples.")

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from harness.workbench import golden, rel
 from parts2whole.attention.bank import select_tokens
 from parts2whole.attention.reference_mask import token_mask
 from parts2whole.attention.shared_attention import ReferenceGroup, join_references, shared_attention
-from workbench import golden, rel
 
 
 def attend(heads):
@@ -113,7 +113,7 @@ BLOCKS = sorted({name.split("/")[0] for name in ATTENTION if "/" in name})
 @pytest.mark.parametrize("block", BLOCKS)
 def test_golden_attention_layers(checkpoint, block):
     """The original's attn1, captured layer by layer, from its inputs."""
-    from parts2whole.attention.unet_blocks import diffusers_block_names, transformer_blocks
+    from parts2whole.attention.patch.host import diffusers_block_names, transformer_blocks
 
     model = checkpoint.model.model
     address = diffusers_block_names(model.model_config.unet_config)[block]

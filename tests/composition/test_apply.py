@@ -4,9 +4,9 @@ import comfy.model_patcher
 import comfy.ops
 import pytest
 import torch
+from harness.workbench import apply_image_attention, apply_parts, apply_pose, encode, picture, rel, run
 from parts2whole.attention.image_attention import ImageAttention
 from parts2whole.encoders.pose_network import PoseNetwork
-from workbench import apply_image_attention, apply_parts, apply_pose, encode, picture, rel, run
 
 
 def test_references_pose_and_image_tokens_each_change_the_result(checkpoint, appearance, parts, draw):

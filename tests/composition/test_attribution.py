@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from parts2whole.attention.attribution import attention_shares
-from workbench import apply_parts, noise, rel, run, text
+from harness.workbench import apply_parts, noise, rel, run, text
+from parts2whole.attention.attention_shares import attention_shares
 
 
 def recorded(model, draw, **options):
@@ -15,9 +15,9 @@ def recorded(model, draw, **options):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("length", [5, 300])
 def test_shares_are_those_of_the_softmax(masked, length, monkeypatch):
-    from parts2whole.attention import attribution
+    from parts2whole.attention import attention_shares as shares_file
 
-    monkeypatch.setattr(attribution, "BLOCK", 5000)  # several blocks
+    monkeypatch.setattr(shares_file, "BLOCK", 5000)  # several blocks
     q, k = torch.randn(2, length, 12), torch.randn(2, 17, 12)
     mask = torch.randn(1, 1, 17) if masked else None
     shares = attention_shares(q, k, mask, 3, [4, 0, 13])

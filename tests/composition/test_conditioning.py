@@ -14,7 +14,7 @@ from comfy.context_windows import (
     get_matching_context_schedule,
     get_matching_fuse_method,
 )
-from workbench import apply_image_attention, apply_parts, apply_pose, noise, picture, rel, run, sample, text
+from harness.workbench import apply_image_attention, apply_parts, apply_pose, noise, picture, rel, run, sample, text
 
 
 def area(checkpoint, prompt="a person, realistic", **window):

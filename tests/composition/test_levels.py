@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from parts2whole.attention.unet_blocks import block_levels
-from workbench import apply_parts, rel, run
+from harness.workbench import apply_parts, rel, run
+from parts2whole.attention.patch.host import block_levels
 
 
 def levels(preset="all", **custom):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.attention import optimized_attention
-from workbench import (
+from harness.workbench import (
     apply_parts,
     lora,
     picture,
@@ -150,7 +150,7 @@ def test_the_chosen_attention_serves_ours_too(checkpoint, everything, draw):
 
 def test_on_a_cpu_a_mask_carries_what_is_added_to_the_logits(checkpoint, appearance, draw, monkeypatch):
     """Heads as wide as the model's, which is faster there: docs/performance.md."""
-    from parts2whole.attention import unet_patches
+    from parts2whole.attention.patch import unet_patches
 
     seen, attention = [], unet_patches.optimized_attention
 

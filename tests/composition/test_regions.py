@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from parts2whole.attention.unet_patches import REGIONS
-from workbench import apply_parts, apply_pose, noise, rel, run, text
+from harness.workbench import apply_parts, apply_pose, noise, rel, run, text
+from parts2whole.attention.patch.unet_patches import REGIONS
 
 
 def left(height=192, width=128):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
-from workbench import (
+from harness.workbench import (
     apply_parts,
     apply_pose,
     encode,
@@ -108,7 +108,7 @@ def test_weights_that_the_host_unloads_and_loads_during_a_run(checkpoint, everyt
 def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, monkeypatch):
     import sys
 
-    patch = sys.modules["parts2whole.attention.model_patch"]
+    patch = sys.modules["parts2whole.attention.patch.apply"]
     counts = {"join_references": 0, "encode_pose": 0}
 
     def count(name):
@@ -146,7 +146,7 @@ def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, mon
 def test_only_the_poses_that_are_needed_are_encoded(checkpoint, draw, monkeypatch):
     import sys
 
-    patch = sys.modules["parts2whole.attention.model_patch"]
+    patch = sys.modules["parts2whole.attention.patch.apply"]
     encoded = []
     original = patch.encode_pose
     monkeypatch.setattr(patch, "encode_pose", lambda *args: encoded.append(len(args[1])) or original(*args))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from workbench import apply_parts, apply_pose, encode, noise, picture, rel, run, text
+from harness.workbench import apply_parts, apply_pose, encode, noise, picture, rel, run, text
 
 
 def test_each_picture_of_a_batch_equals_the_same_alone(checkpoint, everything, draw):

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer
 from conftest import ROOT
+from harness.server import ComfyServer
 from PIL import Image
 
 pytestmark = pytest.mark.slow

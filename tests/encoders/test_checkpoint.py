@@ -11,9 +11,9 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import GOLDEN
-from parts2whole.encoders import checkpoint as loading
-from parts2whole.encoders.checkpoint_files import list_checkpoints, read_weights
-from workbench import run
+from harness.workbench import run
+from parts2whole.encoders.checkpoint import load as loading
+from parts2whole.encoders.checkpoint.files import list_checkpoints, read_weights
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_folders_with_a_reference_unet_are_listed(folders, copy):
 def test_other_weight_types(copy, checkpoint, monkeypatch, dtype, tolerance):
     """The types of the host's command line; numbers as good as the type is."""
     import comfy.cli_args
-    from workbench import apply_parts, encode, golden_parts, rel, sample
+    from harness.workbench import apply_parts, encode, golden_parts, rel, sample
 
     def draw(model, encoder):
         parts = golden_parts(checkpoint.clip, 2)

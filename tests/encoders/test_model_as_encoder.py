@@ -5,9 +5,8 @@ import comfy.model_patcher
 import comfy.supported_models
 import pytest
 import torch
-from parts2whole.encoders.label_embedding import LabelledPart
-from parts2whole.encoders.reference_picture import make_part
-from workbench import apply_parts, encode, golden_parts, noise, picture, random_unet, rel, run, sample
+from harness.workbench import apply_parts, encode, golden_parts, noise, picture, random_unet, rel, run, sample
+from parts2whole.pictures.part import LabelledPart, make_part
 
 COMMON = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_head_channels": 32, "context_dim": 32,

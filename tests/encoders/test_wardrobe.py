@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from harness.workbench import apply_parts, run, with_lora
 from parts2whole.encoders.fingerprint import fingerprint
 from safetensors.torch import save_file
-from workbench import apply_parts, run, with_lora
 
 
 @pytest.fixture

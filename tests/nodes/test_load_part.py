@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from harness.workbench import run
 from PIL import Image
-from workbench import run
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from parts2whole.encoders.outfit_grid import THUMBNAIL
-from parts2whole.encoders.sheet import GAP, LINE
-from workbench import run
+from harness.workbench import run
+from parts2whole.sheets.outfit_sheet import THUMBNAIL
+from parts2whole.sheets.sheet import GAP, LINE
 
 HEIGHT = 64
 
@@ -44,15 +44,15 @@ def test_each_of_several_parts_is_one_row_or_column_with_all_it_has(checkpoint):
 
 
 def test_every_part_of_a_grid_is_encoded_once(checkpoint, monkeypatch):
-    from parts2whole.encoders import appearance_encoder
+    from parts2whole.encoders import appearance
 
-    encoded, encode_reference = [], appearance_encoder.encode_reference
+    encoded, encode_reference = [], appearance.encode_reference
 
     def count(encoder, latent, mask, labelled, *frame):
         encoded.append(labelled.part.label)
         return encode_reference(encoder, latent, mask, labelled, *frame)
 
-    monkeypatch.setattr(appearance_encoder, "encode_reference", count)
+    monkeypatch.setattr(appearance, "encode_reference", count)
     outfits, _ = run(
         "Parts2WholeOutfitGrid", rows=[parts(checkpoint.clip, "face", "mask")], columns=[parts(checkpoint.clip, "shirt", "coat")]
     )

@@ -1,9 +1,9 @@
 """The contact sheet of Preview Parts."""
 
 import torch
-from parts2whole.encoders.parts_sheet import REMOVED, TILE
-from parts2whole.encoders.sheet import GAP, LINE, PAPER
-from workbench import golden_parts, run
+from harness.workbench import golden_parts, run
+from parts2whole.sheets.parts_sheet import REMOVED, TILE
+from parts2whole.sheets.sheet import GAP, LINE, PAPER
 
 WHITE = torch.ones(1, 64, 64, 3)
 

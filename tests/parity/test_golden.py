@@ -4,12 +4,7 @@ import re
 
 import pytest
 import torch
-from parts2whole.attention.bank import Appearance, BlockAddress
-from parts2whole.attention.reference_mask import token_mask
-from parts2whole.attention.unet_blocks import diffusers_block_names
-from parts2whole.encoders.image_tokens import _crop_square, image_tokens
-from parts2whole.encoders.reference_picture import fit_to_frame, make_part
-from workbench import (
+from harness.workbench import (
     LATENT_SCALE,
     REFERENCES,
     apply_image_attention,
@@ -23,6 +18,12 @@ from workbench import (
     sample,
     text,
 )
+from parts2whole.attention.bank import Appearance, BlockAddress
+from parts2whole.attention.patch.host import diffusers_block_names
+from parts2whole.attention.reference_mask import token_mask
+from parts2whole.encoders.image_tokens import _crop_square, image_tokens
+from parts2whole.pictures.frame import fit_to_frame
+from parts2whole.pictures.part import make_part
 
 SIZES = {"16x16": (16, 16), "24x16": (24, 16), "20x12": (20, 12)}
 TEXTS = ("face", "upper body clothes", "shoes", "a person, realistic", "", "blurry, low quality")
@@ -117,7 +118,7 @@ def test_clip_pixels():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_pose_features(checkpoint, size):
-    from parts2whole.encoders.pose_guider import encode_pose
+    from parts2whole.attention.patch.pose import encode_pose
 
     features = encode_pose(checkpoint.pose_guider.model, picture("pose"), SIZES[size], torch.device("cpu"))
     assert rel(features, UNET[f"{size}/pose_features"]) < 1e-5

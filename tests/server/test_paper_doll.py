@@ -12,13 +12,13 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
-from comfy_server import ComfyServer
 from conftest import ROOT
+from harness.server import ComfyServer
 from PIL import Image
 
-from training.examples import FIGURE, FURTHER, SEED, file_name, save_part
-from training.measure import SMALLEST_REGION, colour_error, palette, seen
-from training.paper_dolls import Pair
+from training.paper_dolls.examples import FIGURE, FURTHER, SEED, file_name, save_part
+from training.paper_dolls.measure import SMALLEST_REGION, colour_error, palette, seen
+from training.paper_dolls.pairs import Pair
 
 API, GRID = (json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text()) for name in ("paper_doll", "outfit_grid"))
 PICTURES = ROOT / "workflows" / "input"

@@ -7,8 +7,8 @@ import urllib.request
 
 import numpy as np
 import pytest
-from comfy_server import ComfyServer
 from conftest import GOLDEN, ROOT
+from harness.server import ComfyServer
 from PIL import Image
 
 PICTURES = {"2": "ref_0.png", "3": "ref_1.png", "4": "ref_2.png", "10": "pose.png"}

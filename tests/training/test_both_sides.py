@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
+from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 
-from training import evaluate
 from training.config import TrainConfig, load_config
 from training.model import Parts2Whole, encode_batch
 from training.networks import build_networks, save_networks
-from training.paper_dolls import HEIGHT, WIDTH, Pair, PaperDolls
+from training.paper_dolls import evaluate
+from training.paper_dolls.pairs import HEIGHT, WIDTH, Pair, PaperDolls
 from training.preview import sample_latents
 from training.train import Encoded, collate
 
@@ -35,7 +35,7 @@ def diffusers_side():
 @pytest.fixture(scope="module", params=["as shipped", "saved again"])
 def nodes_side(request, folders, diffusers_side, tmp_path_factory):
     """The model as the nodes load it."""
-    from parts2whole.encoders.checkpoint import Checkpoint
+    from parts2whole.encoders.checkpoint.load import Checkpoint
 
     with torch.inference_mode():
         if request.param == "as shipped":

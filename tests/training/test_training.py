@@ -10,16 +10,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import ROOT
+from harness.workbench import run
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from workbench import run
 
 from training.config import TrainConfig, VaeConfig, load_config
 from training.dataset import open_dataset
 from training.loop import StepSampler, fit
 from training.model import Parts2Whole, encode_batch
 from training.networks import VOCABULARY, build_networks, save_networks
-from training.paper_dolls import PaperDolls, write
+from training.paper_dolls.pairs import PaperDolls, write
 from training.processors import References, token_grids
 from training.train import Encoded, Step, collate, main
 from training.train_vae import VaeLoss, VaePictures, new_vae, save_vae

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import GOLDEN, ROOT
-from workbench import REFERENCES, golden, rel
+from harness.workbench import REFERENCES, golden, rel
 
 from training.config import TrainConfig, load_config
 from training.model import Parts2Whole

@@ -1,0 +1,114 @@
+"""How much attention each place of the target pays to each part: shares of the softmax mass, gathered while sampling."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from ..attention_shares import attention_shares
+from .applied import AppliedParts
+
+ITSELF, REMOVED = "the picture itself", "outside the masks"
+_ADDING = threading.Lock()  # with several GPUs the host samples in a thread for each
+
+
+class _Step(NamedTuple):
+    """What one step's layers add up to: the sum of so many maps [B, N, h, w]."""
+
+    total: torch.Tensor | None = None
+    count: int = 0
+
+    def plus(self, maps: torch.Tensor, count: int) -> _Step:
+        return _Step(maps if self.total is None else self.total + maps.to(self.total.device), self.count + count)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.total / self.count
+
+
+class Attribution:
+    """What is gathered in one sampling run, of the positive conditioning.
+
+    names: the target itself, every reference in turn, and what the masks removed
+    """
+
+    def __init__(self):
+        self.begin()
+
+    def begin(self):
+        self.names: tuple[str, ...] = ()
+        self._by_sigma: dict[float, _Step] = {}
+        self._latents = None
+
+    def finish(self, latents: torch.Tensor):
+        """latents: what the run ended with, to tell it from other runs"""
+        self._latents = latents.detach().float().cpu().clone()
+        # A map for every step is too much to keep on a GPU.
+        self._by_sigma = {sigma: step._replace(total=step.total.cpu()) for sigma, step in self._by_sigma.items()}
+
+    @property
+    def by_step(self) -> dict[float, torch.Tensor]:
+        """For each sigma, in the order of the steps, the shares [N], a mean over places, conditionings, layers and heads."""
+        return {sigma: step.mean.mean((0, 2, 3)) for sigma, step in self._by_sigma.items()}
+
+    def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
+        """What the layers are about that are added next.
+
+        applied, active: all parts, and those that act at this sigma
+        grid: (h, w) of the latent
+        """
+        labels = [(reference.label, each) for each in applied for reference in each.appearance.references]
+        self.names = (ITSELF, *(label for label, _ in labels), REMOVED)
+        self._columns = [0, *(i for i, (_, each) in enumerate(labels, 1) if each in active), len(labels) + 1]
+        self._grid, self._sigma = grid, sigma
+
+    @torch.compiler.disable
+    def add(
+        self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, lengths: tuple[int, ...], removed: int,
+        grid: tuple[int, int], chunks: int,
+    ):
+        """One layer.
+
+        lengths: how many keys each active reference has; removed: how many after them stand for what the masks removed
+        grid: (h, w) of the layer
+        chunks: how many conditionings the batch has
+        """
+        own = k.shape[1] - sum(lengths) - removed
+        shares = attention_shares(q, k, mask, heads, [own, *lengths, removed])
+        if shares.shape[1] != grid[0] * grid[1] or shares.shape[0] % chunks:
+            return  # other nodes' tiles, or merged tokens
+        every = shares.new_zeros(*shares.shape[:2], len(self.names))
+        for column, share in zip(self._columns, shares.unbind(-1)):
+            every[..., column] = share
+        # A sum, so that it does not matter in which batches the host puts the conditionings.
+        maps = every.unflatten(0, (chunks, -1)).sum(0).mT.unflatten(2, grid)
+        maps = F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
+        with _ADDING:
+            self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, chunks)
+
+    def maps(self, latents: torch.Tensor) -> torch.Tensor:
+        """The shares at each place: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.
+
+        A step's are a mean over conditionings, layers and heads.
+
+        latents: what the sampler gave
+        raises: ValueError where nothing was gathered, and where the latents are not those of the last run
+        """
+        if not self._by_sigma:
+            raise ValueError(
+                "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole and Record Attribution to one "
+                "MODEL, sample it, and connect the latent of the sampler; tiles, areas and context windows are not recorded."
+            )
+        # The host may hand latents on in half precision.
+        same = self._latents is not None and self._latents.shape == latents.shape and torch.allclose(
+            self._latents, latents.float().cpu(), rtol=1e-2, atol=1e-2, equal_nan=True
+        )
+        if not same:
+            raise ValueError(
+                "The attention recorded last is not that of this latent. Connect the first output of the sampler that has the "
+                "MODEL of Record Attribution, use one Record Attribution for each sampler, and sample again with another seed."
+            )
+        return torch.stack([step.mean for step in self._by_sigma.values()]).mean(0)

@@ -1,0 +1,77 @@
+"""Composes a paper doll from parts and a pose in the real ComfyUI, headless, with the model in models/paper_doll.
+
+Runs workflows/api/paper_doll.json as it is, and writes a contact sheet: the parts, the pose, the result.
+"""
+
+import io
+import json
+import tempfile
+from pathlib import Path
+
+from harness.server import ROOT, ComfyServer
+from PIL import Image, ImageDraw, ImageFont
+
+GAP, TITLE = 12, 22
+
+
+class Progress:
+    """Prints what the server does, a line per node."""
+
+    def __init__(self, server: ComfyServer, workflow: dict):
+        self.workflow = workflow
+        self.names = {id: info["display_name"] for id, info in server.get("/object_info").items()}
+
+    def __call__(self, message: dict):
+        data = message["data"]
+        if message["type"] == "executing" and data["node"]:
+            node = self.workflow[data["node"]]
+            print(f"  {node.get('_meta', {}).get('title') or self.names[node['class_type']]}", flush=True)
+        elif message["type"] == "progress":
+            end = "\n" if data["value"] == data["max"] else "\r"
+            print(f"    {data['value']} of {data['max']}", end=end, flush=True)
+
+
+def contact_sheet(pictures: dict[str, Image.Image], height: int = 288) -> Image.Image:
+    """Pictures side by side, each under its title; a cut-out on white, and an IUV picture with its part index made visible."""
+    font = ImageFont.load_default(14)
+    tiles = []
+    for title, picture in pictures.items():
+        shown = Image.new("RGBA", picture.size, "white")
+        shown.alpha_composite(picture.convert("RGBA"))
+        size = (round(picture.width * height / picture.height), height)
+        tiles.append((title, shown.convert("RGB").resize(size, Image.Resampling.LANCZOS)))
+    width = sum(tile.width + GAP for _, tile in tiles) + GAP
+    sheet = Image.new("RGB", (width, height + TITLE + 2 * GAP), "#e8ebef")
+    draw, left = ImageDraw.Draw(sheet), GAP
+    for title, tile in tiles:
+        draw.text((left, GAP), title, "#20242a", font)
+        sheet.paste(tile, (left, GAP + TITLE))
+        left += tile.width + GAP
+    return sheet
+
+
+def main():
+    workflow = json.loads((ROOT / "workflows" / "api" / "paper_doll.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        server = ComfyServer(Path(folder))
+        print("Starting ComfyUI (a few seconds; no GPU is needed) ...", flush=True)
+        with server:
+            outputs = server.run(workflow, Progress(server, workflow))
+            (saved,) = (picture for output in outputs.values() for picture in output["images"])
+            result = Image.open(io.BytesIO(server.view(saved)))
+            parts, pose = {}, {}
+            for node in workflow.values():
+                if node["class_type"] == "Parts2WholeLoadPart":
+                    parts[node["inputs"]["label"]] = Image.open(server.base / "input" / node["inputs"]["image"])
+                elif node["class_type"] == "LoadImage":
+                    iuv = Image.open(server.base / "input" / node["inputs"]["image"]).convert("RGB").split()
+                    pose["pose"] = Image.merge("RGB", (*iuv[:2], iuv[2].point(lambda index: 10 * index)))
+            sheet = contact_sheet({**parts, **pose, "result": result})
+    path = ROOT / "output" / "demo.png"
+    path.parent.mkdir(exist_ok=True)
+    sheet.save(path)
+    print(f"{len(parts)} parts, one pose, one picture: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The semantic-aware appearance encoder (arXiv 2404.15267, section 3.2): a U-Net that reads a reference picture.
+
+It sees the picture's latent at timestep 0 with the label's text as cross-attention context, once, before sampling, and
+keeps norm1 of every self-attention layer. It ends at the last of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import ModelSamplingDiscrete, ModelSamplingDiscreteEDM
+
+from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference, select_tokens
+from ..attention.patch.host import require_unet, transformer_blocks
+from ..attention.reference_mask import token_mask
+from ..pictures.frame import fit_to_frame
+from ..pictures.part import LabelledPart, Part
+from .fingerprint import fingerprint, fingerprint_of_tensor
+
+
+class EncodedPart(NamedTuple):
+    """The references that a part's pictures became, and what else they depend on."""
+
+    text_embedding: torch.Tensor
+    pooled: torch.Tensor | None
+    vae: weakref.ref
+    frame: tuple[int, int, str]
+    references: tuple[Reference, ...]
+
+    def is_of(self, labelled: LabelledPart, vae, frame: tuple[int, int, str]) -> bool:
+        same_label = torch.equal(self.text_embedding, labelled.text_embedding) and (
+            self.pooled is labelled.pooled is None or torch.equal(self.pooled, labelled.pooled)
+        )
+        return same_label and self.vae() is vae and self.frame == frame
+
+
+@dataclass(frozen=True, eq=False)
+class AppearanceEncoder:
+    """A U-Net that encodes references.
+
+    noise_level: the timestep, 0..999, at which it sees them; above 0 the latent is noised accordingly
+    encoded: what each part became last, for as long as the host keeps the part: of a workflow queued again with one part
+        changed, only that one is encoded
+    """
+
+    patcher: ModelPatcher
+    noise_level: int = 0
+    encoded: weakref.WeakKeyDictionary[Part, EncodedPart] = field(default_factory=weakref.WeakKeyDictionary, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return f"{fingerprint(self.patcher)}-{self.noise_level}"
+
+
+class _LastBank(Exception):
+    """Ends the encoder's forward pass: what comes after the last norm1 is not needed, and the release lacks its weights."""
+
+
+def encode_appearance(
+    encoder: AppearanceEncoder, vae, parts: tuple[LabelledPart, ...], width: int, height: int, fit: str = "stretch"
+) -> Appearance:
+    """Encodes every picture of every part.
+
+    width, height: of the frame to which the pictures are fitted, in pixels
+    fit: how, see `fit_to_frame`
+    raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net, and where nothing
+        is left of a mask in the frame
+    """
+    frame = width, height, fit
+    known = {
+        labelled.part: encoded.references for labelled in parts
+        if (encoded := encoder.encoded.get(labelled.part)) and encoded.is_of(labelled, vae, frame)
+    }
+    new = {labelled.part: labelled for labelled in parts if labelled.part not in known}.values()
+    progress = comfy.utils.ProgressBar(2 * sum(labelled.part.image.shape[0] for labelled in new))
+    for labelled in new:
+        _check_context(encoder, labelled)
+    # First the VAE for all, then the U-Net for all: where memory is short, one need not make room for the other in turns.
+    pictures = [_encode_pictures(vae, labelled.part, frame, progress) for labelled in new]
+    vae_fingerprint = fingerprint(vae.patcher) if new else ""
+    for labelled, latents_and_masks in zip(new, pictures):
+        origin = Origin(encoder.fingerprint, vae_fingerprint, fingerprint_of_tensor(labelled.text_embedding), frame)
+        references = []
+        for latent, mask in latents_and_masks:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            banks = encode_reference(encoder, latent, mask, labelled, width, height)
+            if not any(len(bank.tokens) for bank in banks.values()):
+                raise ValueError(
+                    f"Part '{labelled.part.label}': nothing is left of the mask at {width}x{height}, so nothing of the picture "
+                    "would be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
+                )
+            references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1], origin))
+            progress.update(1)
+        known[labelled.part] = tuple(references)
+        encoder.encoded[labelled.part] = EncodedPart(
+            labelled.text_embedding, labelled.pooled, weakref.ref(vae), frame, known[labelled.part]
+        )
+    return Appearance(tuple(reference for labelled in parts for reference in known[labelled.part]))
+
+
+def _encode_pictures(vae, part: Part, frame: tuple[int, int, str], progress) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Latents [1, 4, H/8, W/8] and masks [H, W] of the part's pictures"""
+    encoded = []
+    for picture, mask in zip(*fit_to_frame(part, *frame)):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        # Channels first in memory: torch's GroupNorm on a CPU loses three digits with channels last.
+        encoded.append((vae.encode(picture.movedim(-1, 0).contiguous().movedim(0, -1)[None]), mask))
+        progress.update(1)
+    return encoded
+
+
+def encode_reference(
+    encoder: AppearanceEncoder, latent: torch.Tensor, mask: torch.Tensor, labelled: LabelledPart, width: int, height: int
+) -> dict[BlockAddress, Bank]:
+    """latent: [1, 4, H/8, W/8] as the VAE gives it; mask: [H, W] in 0..1"""
+    model = encoder.patcher.model
+    comfy.model_management.load_models_gpu([encoder.patcher], memory_required=model.memory_required(latent.shape))
+    device, dtype = encoder.patcher.load_device, model.get_dtype_inference()
+    last = list(transformer_blocks(model.diffusion_model))[-1]
+    banks = {}
+
+    def keep_norm1(n, context, value, extra_options):
+        address = BlockAddress(*extra_options["block"], extra_options["block_index"])
+        bank = select_tokens(n[0], token_mask(mask, tuple(extra_options["activations_shape"][2:])))
+        banks[address] = bank._replace(tokens=bank.tokens.to(comfy.model_management.intermediate_device()))
+        if address == last:
+            raise _LastBank
+        return n, context, value
+
+    x = model.process_latent_in(latent).to(device)
+    timestep = torch.tensor([float(encoder.noise_level)], device=device)
+    sigma = model.model_sampling.sigma(timestep)
+    if encoder.noise_level > 0:
+        noise = comfy.sample.prepare_noise(latent, seed=0).to(device)
+        x = model.model_sampling.calculate_input(sigma, model.model_sampling.noise_scaling(sigma, noise, x))
+    y = model.encode_adm(device=device, pooled_output=labelled.pooled, width=width, height=height, noise=x)
+
+    options = encoder.patcher.model_options["transformer_options"]
+    patches = options.get("patches", {})
+    options = {
+        **options,
+        "patches": {**patches, "attn1_patch": [keep_norm1, *patches.get("attn1_patch", [])]},
+        "cond_or_uncond": [0],
+        "sigmas": sigma,
+    }
+    with contextlib.suppress(_LastBank):
+        model.diffusion_model(
+            x.to(dtype),
+            timestep,
+            context=labelled.text_embedding.to(device, dtype),
+            y=None if y is None else y.to(device, dtype),
+            transformer_options=options,
+        )
+    return banks
+
+
+def model_as_encoder(model: ModelPatcher, noise_level: int) -> AppearanceEncoder:
+    """Uses any U-Net as appearance encoder.
+
+    raises: ValueError for a model without U-Net self-attention, for one that asks for more than a latent, and for one
+        without timesteps
+    """
+    unet = require_unet(model)
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, ModelSamplingDiscrete) or isinstance(sampling, ModelSamplingDiscreteEDM):
+        raise ValueError(
+            f"The MODEL's noise schedule ({type(sampling).__mro__[1].__name__}) has no timesteps, at one of which the encoder "
+            "would see the references. Connect the MODEL from before a ModelSampling node, or one of the usual kind."
+        )
+    if unet.in_channels != model.model.latent_format.latent_channels:
+        raise ValueError(
+            f"The MODEL takes {unet.in_channels} channels, not {model.model.latent_format.latent_channels}: an inpainting or "
+            "editing model cannot encode references. Connect a plain text-to-image model of the same architecture."
+        )
+    return AppearanceEncoder(model, noise_level)
+
+
+def _check_context(encoder: AppearanceEncoder, labelled: LabelledPart):
+    block = next(iter(transformer_blocks(encoder.patcher.model.diffusion_model).values()))
+    expected, got = block.attn2.to_k.weight.shape[1], labelled.text_embedding.shape[-1]
+    if got != expected:
+        raise ValueError(
+            f"Part '{labelled.part.label}': its label was embedded with {got} channels, but the appearance encoder expects "
+            f"{expected}. Connect Encode Part Labels to the CLIP that belongs to the encoder."
+        )
+    if encoder.patcher.model.adm_channels and labelled.pooled is None:
+        raise ValueError(
+            f"Part '{labelled.part.label}': the appearance encoder needs the label's pooled text, and the CLIP gave none. "
+            "Connect Encode Part Labels to the CLIP that belongs to the encoder."
+        )

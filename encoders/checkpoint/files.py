@@ -1,0 +1,125 @@
+"""Where checkpoints lie and how their files are read: a folder in the layout of huanngzh/Parts2Whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+import safetensors
+import safetensors.torch
+import torch
+
+FOLDER = "parts2whole"
+PACK_MODELS = str(Path(__file__).resolve().parents[2] / "models")
+WEIGHT_FILES = (
+    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin",
+    "model.safetensors", "model.fp16.safetensors", "pytorch_model.bin",
+)
+# What tells a Parts2Whole folder from any other diffusers folder.
+REFERENCE_UNET = "reference_unet"
+_DOWNLOAD = "Download this part of the checkpoint again, as it is in huanngzh/Parts2Whole."
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def register_folder():
+    """Adds models/parts2whole to the host's folders, beside those that extra_model_paths.yaml names, and the pack's own models."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    folder_paths.add_model_folder_path(FOLDER, PACK_MODELS)
+
+
+def list_checkpoints() -> list[str]:
+    """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models."""
+    names = set()
+    for root in _roots():
+        for folder, subfolders, _ in os.walk(root, followlinks=True):
+            if REFERENCE_UNET in subfolders and folder != root:
+                names.add(os.path.relpath(folder, root).replace(os.sep, "/"))
+                subfolders.clear()
+    return sorted(names)
+
+
+def checkpoint_folder(name: str) -> str:
+    """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
+    if name in list_checkpoints():
+        paths = (os.path.join(root, name) for root in _roots())
+        return next(path for path in paths if os.path.isdir(os.path.join(path, REFERENCE_UNET)))
+    raise FileNotFoundError(
+        f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}. Put the folder into "
+        f"{os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh the editor."
+    )
+
+
+def require_complete(folder: str, weights: dict[str, tuple[str, ...]], configs: dict[str, str]):
+    """Looks for all files before the first is loaded: what is missing of a large download is best said at once.
+
+    weights, configs: for each component, the file names of which one must be there, and the one that must be
+    raises: FileNotFoundError that names everything that is missing
+    """
+    missing = [
+        os.path.join(component, " or ".join(files)) for component, files in weights.items()
+        if not any(os.path.isfile(os.path.join(folder, component, file)) for file in files)
+    ]
+    missing += [
+        os.path.join(component, file) for component, file in configs.items()
+        if not os.path.isfile(os.path.join(folder, component, file))
+    ]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {'; '.join(missing)}. {_DOWNLOAD}")
+
+
+def read_config(folder: str, component: str, file: str = "config.json") -> dict:
+    """A component's configuration. raises: FileNotFoundError, ValueError"""
+    path = os.path.join(folder, component, file)
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing. {_DOWNLOAD}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). {_DOWNLOAD}") from error
+
+
+def read_weights(folder: str, component: str, files: tuple[str, ...] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
+    """The tensors of a component, from the first of `files` that is there.
+
+    Read as safetensors, or else by torch's weights-only loading, which takes tensors and nothing else.
+
+    raises: FileNotFoundError, ValueError for a file that is truncated or holds more than tensors
+    """
+    base = os.path.join(folder, component)
+    path = next((p for p in (os.path.join(base, file) for file in files) if os.path.isfile(p)), None)
+    if path is None:
+        raise FileNotFoundError(f"No weights in {base}: expected {' or '.join(files)}. {_DOWNLOAD}")
+    with open(path, "rb") as f:
+        head = f.read(len(_LFS_POINTER))
+    if head == _LFS_POINTER:
+        raise ValueError(f"{path} is only the pointer of a Git LFS file: run `git lfs pull` in {folder}, or download it.")
+    try:
+        # The release's decoupled_attn.pth is a safetensors file, so the name does not tell. Such a file begins with the
+        # length of its header, 8 bytes, and the header's brace.
+        if head[8:9] == b"{" and not path.endswith(".safetensors"):
+            return safetensors.torch.load_file(path)
+        return comfy.utils.load_torch_file(path, safe_load=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors and was not opened. {_DOWNLOAD}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except (safetensors.SafetensorError, ValueError, RuntimeError, EOFError, struct.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}). It may be cut short. {_DOWNLOAD}") from error
+
+
+def require_none_missing(missing: list[str], folder: str, component: str):
+    """raises: ValueError that names the tensors that are missing"""
+    if missing:
+        missing = sorted(missing)
+        some = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+        raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {_DOWNLOAD}")
+
+
+def _roots() -> list[str]:
+    return [root for name in (FOLDER, "diffusers") for root in folder_paths.get_folder_paths(name)]

@@ -1,0 +1,96 @@
+"""From a photograph of a person to its six labelled parts: by a SegFormer that parses people, or by a label map that is there."""
+
+from __future__ import annotations
+
+import os
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+import torch.nn.functional as F
+
+from .label_maps import SCHEMES
+
+FOLDER = "human_parsing"
+
+
+def register_folder():
+    """Adds models/human_parsing to the host's folders."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+
+
+def list_parsers() -> list[str]:
+    """Folders in models/human_parsing that hold a model."""
+    return sorted(
+        name for root in _roots() if os.path.isdir(root) for name in os.listdir(root)
+        if os.path.isfile(os.path.join(root, name, "config.json"))
+    )
+
+
+def parser_folder(name: str) -> str:
+    """raises: FileNotFoundError that says what to put where"""
+    if name in list_parsers():
+        folders = (os.path.join(root, name) for root in _roots())
+        return next(folder for folder in folders if os.path.isfile(os.path.join(folder, "config.json")))
+    raise FileNotFoundError(
+        f"No human parser '{name}' in {' or '.join(_roots())}. Put a folder there with config.json, preprocessor_config.json and "
+        "model.safetensors of a SegFormer for human parsing, for example mattmdjaga/segformer_b2_clothes, and refresh the editor."
+    )
+
+
+def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
+    """Parses photographs with a model of transformers, from its folder alone.
+
+    images: [B, H, W, 3 or 4] in 0..1
+    returns: [B, H, W], numbers of SCHEMES[scheme], and which scheme: that which knows most of the model's classes by name
+    raises: ValueError for a model whose classes are not those of clothes, and for files that are missing or damaged
+    """
+    progress = comfy.utils.ProgressBar(1 + len(images))
+    # Not above: the server's start need not wait for it.
+    from transformers import AutoConfig, AutoModelForSemanticSegmentation, SegformerImageProcessor
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        processor = SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForSemanticSegmentation.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The human parser in {folder} cannot be loaded ({error}). Expected config.json, preprocessor_config.json and "
+            "model.safetensors, as in mattmdjaga/segformer_b2_clothes: download the folder again."
+        ) from error
+    names = [_plain(name) for _, name in sorted(config.id2label.items())]
+    scheme = max(SCHEMES, key=lambda scheme: len(set(SCHEMES[scheme]) & set(names)))
+    if "upper-clothes" not in names:
+        raise ValueError(
+            f"The model in {folder} does not parse clothes: its classes are {', '.join(names[:6])}, ... Expected those of ATR, as "
+            "mattmdjaga/segformer_b2_clothes has them, of LIP or of CIHP."
+        )
+    patcher = comfy.model_patcher.ModelPatcher(
+        # In a module of our own: the host sets its `device`, which a model of transformers refuses.
+        torch.nn.ModuleList([model.float().eval().requires_grad_(False)]),
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    comfy.model_management.load_model_gpu(patcher)
+    numbers = torch.tensor([SCHEMES[scheme].index(name) if name in SCHEMES[scheme] else 0 for name in names])
+    progress.update(1)
+    maps = []
+    for image in images:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        pixels = (image[..., :3].cpu().clamp(0, 1) * 255).round().byte().numpy()
+        inputs = processor(images=pixels, return_tensors="pt")["pixel_values"].to(patcher.load_device)
+        logits = model(pixel_values=inputs).logits.float()
+        classes = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)[0].argmax(0)
+        maps.append(numbers[classes.cpu()])
+        progress.update(1)
+    return torch.stack(maps), scheme
+
+
+def _roots() -> list[str]:
+    return folder_paths.get_folder_paths(FOLDER)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(" ", "-")

@@ -1,0 +1,88 @@
+"""Pictures of an attribution: which part each place of the result attended to, and how that went over the steps."""
+
+from __future__ import annotations
+
+import colorsys
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+
+from ..attention.patch.attribution import Attribution
+from .sheet import FONT_SIZE, GAP, INK, LINE, PAPER, as_given, font, in_a_row, scaled, to_tensor
+
+TILE, BARS = 256, 96
+
+
+def colours(count: int) -> list[tuple[int, int, int]]:
+    """Distinct colours, one for each reference."""
+    return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / max(count, 1), 0.75, 0.9)) for i in range(count)]
+
+
+def attribution_sheet(attribution: Attribution, maps: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
+    """One row for each latent: the strongest part at each place, then a heat map for each part. Below, the shares by step.
+
+    maps: [B, N, h, w] from Attribution.maps
+    image: [B', H, W, 3] in 0..1, the decoded result to draw over, or None
+    returns: [1, H, W, 3] in 0..1
+    """
+    names = attribution.names[1:-1]
+    palette = colours(len(names))
+    rows = []
+    for i, shares in enumerate(maps):
+        parts = shares[1:-1]
+        behind = None if image is None else image[i % len(image), ..., :3].movedim(-1, 0)
+        strongest = parts / parts.amax((1, 2), keepdim=True).clamp_min(1e-9)
+        best = F.one_hot(strongest.argmax(0), len(names)).movedim(-1, 0)
+        painted = torch.einsum("nhw,nc->chw", best * strongest, torch.tensor(palette) / 255.0)
+        tiles = [_tile("strongest part", _over(behind, painted, (best * strongest).sum(0)), INK, "")]
+        for name, colour, share, relative in zip(names, palette, parts, strongest):
+            painted = relative * torch.tensor(colour)[:, None, None] / 255.0
+            text = f"{100 * share.mean():.1f}% of all, up to {100 * share.max():.0f}%"
+            tiles.append(_tile(name, _over(behind, painted, relative), colour, text))
+        rows.append(in_a_row(tiles))
+    width = max(row.width for row in rows) + 2 * GAP
+    height = sum(row.height + GAP for row in rows)
+    sheet = Image.new("RGB", (width, height + BARS + LINE + 2 * GAP), PAPER)
+    top = GAP
+    for row in rows:
+        sheet.paste(row, (GAP, top))
+        top += row.height + GAP
+    _draw_steps(sheet, top, attribution, palette)
+    return to_tensor(sheet)
+
+
+def _over(behind: torch.Tensor | None, painted: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """painted: [3, h, w], already multiplied by alpha [h, w]; over a pale picture, or over grey. [3, H, W]"""
+    size = behind.shape[1:] if behind is not None else tuple(8 * side for side in painted.shape[1:])
+    painted, alpha = (F.interpolate(x[None], size=size, mode="bilinear")[0] for x in (painted, alpha[None]))
+    behind = torch.full_like(painted, 0.85) if behind is None else 0.6 * behind.mean(0, keepdim=True).cpu() + 0.3
+    return behind * (1 - 0.85 * alpha) + painted * 0.85
+
+
+def _tile(title: str, picture: torch.Tensor, colour: tuple[int, int, int], text: str) -> Image.Image:
+    image = scaled(as_given(picture.movedim(0, -1)), TILE)
+    width = max(image.width, LINE + round(font().getlength(title)), round(font().getlength(text))) + 1
+    tile = Image.new("RGB", (width, TILE + 2 * LINE), PAPER)
+    draw = ImageDraw.Draw(tile)
+    draw.rectangle((0, 3, FONT_SIZE - 2, FONT_SIZE + 1), colour)
+    draw.text((LINE, 0), title, INK, font())
+    tile.paste(image, (0, LINE))
+    draw.text((0, LINE + TILE), text, INK, font())
+    return tile
+
+
+def _draw_steps(sheet: Image.Image, top: int, attribution: Attribution, palette: list[tuple[int, int, int]]):
+    """A stacked bar of the parts' shares for each step, from the first on the left."""
+    draw = ImageDraw.Draw(sheet)
+    steps = list(attribution.by_step.values())
+    draw.text((GAP, top), f"shares of the parts by step, up to {100 * max(float(s[1:-1].sum()) for s in steps):.0f}%", INK, font())
+    most = max(max(float(s[1:-1].sum()) for s in steps), 1e-9)
+    width = (sheet.width - 2 * GAP) / len(steps)
+    for i, shares in enumerate(steps):
+        bottom = float(top + LINE + BARS)
+        for share, colour in zip(shares[1:-1].tolist(), palette):
+            height = share / most * BARS
+            box = (GAP + i * width, bottom - height, GAP + (i + 1) * width - max(1, width * 0.1), bottom)
+            draw.rectangle([round(side) for side in box], colour)
+            bottom -= height

@@ -1,0 +1,126 @@
+"""Starts the real ComfyUI as a user would, headless and with this pack, and talks to it over HTTP and its websocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("models/parts2whole", "input", "output", "temp", "user", "custom_nodes")
+
+
+class ComfyServer:
+    """A server with folders of its own under `base`, which has this pack in its custom_nodes.
+
+    options: further command line options of ComfyUI; without a GPU `--cpu` is added
+    """
+
+    def __init__(self, base: Path, *options: str):
+        self.base = Path(base)
+        for folder in FOLDERS:
+            (self.base / folder).mkdir(parents=True, exist_ok=True)
+        pack = self.base / "custom_nodes" / "comfyui-parts2whole"
+        if not pack.exists():
+            pack.symlink_to(ROOT)
+        self.options = options
+        self.log_path = self.base / "server.log"
+
+    def __enter__(self) -> ComfyServer:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{s.getsockname()[1]}"
+        cpu = [] if _has_gpu() else ["--cpu"]
+        self.process = subprocess.Popen(
+            [sys.executable, "main.py", "--port", self.address.split(":")[1], "--base-directory", str(self.base),
+             "--disable-all-custom-nodes", "--whitelist-custom-nodes", "comfyui-parts2whole", *cpu, *self.options],
+            cwd=os.environ["COMFYUI_PATH"], stdout=self.log_path.open("w"), stderr=subprocess.STDOUT,
+        )
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                self.get("/system_stats")
+                return self
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.process.kill()
+                    raise RuntimeError(f"ComfyUI did not start:\n{self.log()[-3000:]}") from None
+                time.sleep(0.2)
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def get(self, path: str, **query) -> dict:
+        return json.loads(self._open(f"{path}?{urllib.parse.urlencode(query)}"))
+
+    def view(self, file: dict) -> bytes:
+        """A picture of a finished prompt, by its entry in the outputs."""
+        return self._open("/view?" + urllib.parse.urlencode(file))
+
+    def post(self, path: str, data: dict | None = None) -> dict:
+        """raises: RuntimeError with the server's answer where it refuses, for example an invalid prompt"""
+        try:
+            return json.loads(self._open(path, json.dumps(data or {}).encode()) or "{}")
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(error.read().decode()) from None
+
+    def _open(self, path: str, data: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"http://{self.address}{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.read()
+
+    def run(self, workflow: dict, on_message: Callable[[dict], None] = lambda message: None) -> dict:
+        """Queues a workflow in API format and waits for its end.
+
+        on_message: called with every message of the websocket that is about this prompt
+        returns: the outputs of its output nodes, by node
+        raises: RuntimeError with the node and the message, where a node failed
+        """
+        prompt_id = asyncio.run(self._run(workflow, on_message))
+        history = self.get(f"/history/{prompt_id}")[prompt_id]
+        for kind, message in history["status"]["messages"]:
+            if kind == "execution_error":
+                raise RuntimeError(f"{message['node_type']}: {message['exception_message']}")
+        return history["outputs"]
+
+    async def _run(self, workflow: dict, on_message: Callable[[dict], None]) -> str:
+        client = uuid.uuid4().hex
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"http://{self.address}/ws?clientId={client}", max_msg_size=0) as websocket,
+        ):
+            prompt_id = self.post("/prompt", {"prompt": workflow, "client_id": client})["prompt_id"]
+            async for packet in websocket:
+                if packet.type != aiohttp.WSMsgType.TEXT:
+                    continue  # previews are binary
+                message = json.loads(packet.data)
+                if message.get("data", {}).get("prompt_id") == prompt_id:
+                    on_message(message)
+                    if message["type"] == "executing" and message["data"]["node"] is None:
+                        return prompt_id  # comes last, after the history is written
+        raise RuntimeError(f"ComfyUI went away:\n{self.log()[-3000:]}")
+
+
+def _has_gpu() -> bool:
+    return bool(shutil.which("nvidia-smi")) and subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0
