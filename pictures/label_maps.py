@@ -84,7 +84,7 @@ def parts_of(images: torch.Tensor, label_map: torch.Tensor, scheme: str, smalles
 
 
 def _voc_palette(count: int) -> list[list[int]]:
-    """For each number red, green and blue in 0..255: the bits of the number, dealt out to red, green and blue from the highest bit on."""
+    """For each number red, green and blue in 0..255: the number's bits, dealt out to them from the highest bit on."""
     palette = [[0, 0, 0] for _ in range(count)]
     for number in range(count):
         for bit in range(8):
