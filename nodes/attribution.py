@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..attention.patch.apply import record
 from ..sheets.attribution_sheet import attribution_sheet
+from .shown import shown
 from .sockets import CATEGORY, AttributionSocket
 
 
@@ -57,4 +58,4 @@ class Parts2WholeShowAttribution(io.ComfyNode):
         maps = attribution.maps(latent["samples"])
         sheet = attribution_sheet(attribution, maps, image)
         masks = F.interpolate(maps[:, 1:-1], scale_factor=8, mode="bilinear", align_corners=False).flatten(0, 1)
-        return io.NodeOutput(sheet, masks.clamp(0, 1), ui=ui.PreviewImage(sheet, cls=cls))
+        return io.NodeOutput(sheet, masks.clamp(0, 1), ui=shown(sheet, attribution.names[1:-1], cls))

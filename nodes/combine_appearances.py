@@ -5,6 +5,8 @@ from comfy_api.latest import io
 from ..attention.bank import Appearance
 from .sockets import CATEGORY, AppearanceSocket
 
+MOST_REFERENCES = 256  # sixteen inputs of sixteen parts each
+
 
 class Parts2WholeCombineAppearances(io.ComfyNode):
     @classmethod
@@ -32,4 +34,10 @@ class Parts2WholeCombineAppearances(io.ComfyNode):
         given = [appearance for appearance in appearances.values() if appearance is not None]
         if not given:
             raise ValueError("Combine Appearances got none: connect at least one Encode Appearance node.")
-        return io.NodeOutput(Appearance(sum((appearance.references for appearance in given), ())))
+        count = sum(len(appearance.references) for appearance in given)
+        if count > MOST_REFERENCES:
+            raise ValueError(
+                f"Combine Appearances got {count} references: at most {MOST_REFERENCES} are worn at once. Connect fewer, and each "
+                "of them once."
+            )
+        return io.NodeOutput(Appearance(tuple(reference for appearance in given for reference in appearance.references)))

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..pictures.outfits import cross
-from ..sheets.outfit_sheet import outfit_sheet
+from ..sheets.outfit_sheet import labels, outfit_sheet
+from .shown import shown
 from .sockets import CATEGORY, GridSocket, PartsSocket
 
 
@@ -60,4 +61,4 @@ class Parts2WholeOutfitSheet(io.ComfyNode):
     @classmethod
     def execute(cls, images, grid, height) -> io.NodeOutput:
         sheet = outfit_sheet(images, grid[0], height[0])
-        return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))
+        return io.NodeOutput(sheet, ui=shown(sheet, labels(grid[0]), cls))

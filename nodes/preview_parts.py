@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..sheets.parts_sheet import parts_sheet
+from .shown import shown
 from .sockets import CATEGORY, PartsSocket, frame_inputs
 
 
@@ -23,4 +24,4 @@ class Parts2WholePreviewParts(io.ComfyNode):
     @classmethod
     def execute(cls, parts, width, height, fit="stretch") -> io.NodeOutput:
         sheet = parts_sheet(parts, width, height, fit)
-        return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))
+        return io.NodeOutput(sheet, ui=shown(sheet, (labelled.part.label for labelled in parts), cls))

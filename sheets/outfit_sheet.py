@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..pictures.outfits import Outfit, OutfitGrid
-from .sheet import GAP, INK, LINE, PAPER, as_given, font, in_a_row, scaled, to_tensor
+from ..pictures.part import mask_or_alpha
+from .sheet import GAP, PAPER, as_given, in_a_column, in_a_row, require_room, scaled, to_tensor, width_at, written
+from .writing import Caption, captions
 
 THUMBNAIL = 96
+TITLE, ADVICE = "The sheet of Outfit Sheet", "lower `height`, or make a smaller grid"
 
 
 def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> torch.Tensor:
@@ -17,7 +20,7 @@ def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> t
     images: row by row, each [B, H, W, 3] in 0..1; the pictures of a batch lie side by side
     height: of one result, in pixels
     returns: [1, H', W', 3] in 0..1
-    raises: ValueError where there are more or fewer images than places
+    raises: ValueError where there are more or fewer images than places, and where the sheet is too large to be shown
     """
     if len(images) != len(grid.rows) * len(grid.columns):
         raise ValueError(
@@ -25,50 +28,66 @@ def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> t
             f"so {len(grid.rows) * len(grid.columns)}. Connect the images that were made from the PARTS of the same Outfit Grid, "
             "as they come from VAE Decode."
         )
-    row_heads, column_heads = ([_heading(outfit) for outfit in outfits] for outfits in grid)
-    cells = [in_a_row([scaled(as_given(picture), height) for picture in image]) for image in images]
+    titles = captions(labels(grid))
+    heads, pixels = [], 0
+    for outfit in (*grid.rows, *grid.columns):
+        heads.append(_heading(outfit, titles))
+        pixels += heads[-1].width * heads[-1].height
+        require_room(pixels, TITLE, ADVICE)
+    row_heads, column_heads = heads[:len(grid.rows)], heads[len(grid.rows):]
+    columns = len(column_heads)
+    widths = [_row_width(image, height) for image in images]
     left = [max(head.width for head in row_heads)]
-    top = [max(head.height for head in column_heads)]
-    for column, head in enumerate(column_heads):
-        left.append(max(head.width, *(cell.width for cell in cells[column::len(column_heads)])))
-    for head in row_heads:
-        top.append(max(head.height, height))
+    left += [max(head.width, *widths[column::columns]) for column, head in enumerate(column_heads)]
+    top = [max(head.height for head in column_heads), *(max(head.height, height) for head in row_heads)]
+    size = sum(left) + GAP * (len(left) + 1), sum(top) + GAP * (len(top) + 1)
+    require_room(size[0] * size[1], TITLE, ADVICE)
 
-    sheet = Image.new("RGB", (sum(left) + GAP * (len(left) + 1), sum(top) + GAP * (len(top) + 1)), PAPER)
-    table = [[None, *column_heads]]
-    for row, head in enumerate(row_heads):
-        table.append([head, *cells[row * len(column_heads):(row + 1) * len(column_heads)]])
-    y = GAP
-    for line, line_height in zip(table, top):
-        x = GAP
-        for tile, width in zip(line, left):
-            if tile is not None:
-                sheet.paste(tile, (x + (width - tile.width) // 2, y + (line_height - tile.height) // 2))
-            x += width + GAP
-        y += line_height + GAP
+    sheet = Image.new("RGB", size, PAPER)
+
+    def put(tile: Image.Image, row: int, column: int):
+        x, y = (sum(sides[:i]) + GAP * (i + 1) for sides, i in ((left, column), (top, row)))
+        sheet.paste(tile, (x + (left[column] - tile.width) // 2, y + (top[row] - tile.height) // 2))
+
+    for column, head in enumerate(column_heads, 1):
+        put(head, 0, column)
+    for row, head in enumerate(row_heads, 1):
+        put(head, row, 0)
+    for i, image in enumerate(images):
+        put(in_a_row([scaled(as_given(picture), height) for picture in image]), 1 + i // columns, 1 + i % columns)
     return to_tensor(sheet)
 
 
-def _heading(outfit: Outfit) -> Image.Image:
+def labels(grid: OutfitGrid) -> list[str]:
+    """Those of the rows, then those of the columns."""
+    return [labelled.part.label for outfit in (*grid.rows, *grid.columns) for labelled in outfit]
+
+
+def _row_width(image: torch.Tensor, height: int) -> int:
+    """Of the pictures of a batch side by side, in pixels."""
+    batch, picture_height, picture_width = image.shape[:3]
+    return batch * width_at(height, picture_width, picture_height) + GAP * (batch - 1)
+
+
+def _heading(outfit: Outfit, titles: dict[str, Caption]) -> Image.Image:
     """The outfit's parts side by side, each with its label below."""
     tiles = []
     for labelled in outfit:
-        label, image, mask = labelled.part.label, labelled.part.image, labelled.part.mask
-        if mask is None:
-            mask = image[..., 3] if image.shape[-1] == 4 else torch.ones(image.shape[:-1])
-        pictures = in_a_row([scaled(as_given(_shown(*each)), THUMBNAIL) for each in zip(image, mask)])
-        tile = Image.new("RGB", (max(pictures.width, 1 + round(font().getlength(label))), THUMBNAIL + LINE), PAPER)
-        tile.paste(pictures, ((tile.width - pictures.width) // 2, 0))
-        ImageDraw.Draw(tile).text((tile.width / 2, THUMBNAIL), label, INK, font(), anchor="ma")
-        tiles.append(tile)
+        label, image = labelled.part.label, labelled.part.image
+        masks = mask_or_alpha(image, labelled.part.mask)
+        pictures = in_a_row([scaled(as_given(_shown(*each)), THUMBNAIL) for each in zip(image, masks)])
+        tiles.append(in_a_column([pictures, written(titles[label], pictures.width, centred=True)], centred=True))
     return in_a_row(tiles)
 
 
 def _shown(picture: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The box around what the mask lets through. picture: [H, W, C]; mask: [H', W']"""
-    places = (mask > 0).nonzero()
-    if not len(places):
+    shown = (mask > 0).cpu()
+    if not shown.any():
         return picture
-    scale = torch.tensor(picture.shape[:2]) / torch.tensor(mask.shape)
-    (top, left), (bottom, right) = (places.amin(0).cpu() * scale).floor().int(), ((places.amax(0).cpu() + 1) * scale).ceil().int()
-    return picture[top:bottom, left:right]
+    box = []
+    for axis, side in enumerate(picture.shape[:2]):
+        lines = shown.any(1 - axis).nonzero()[:, 0]
+        scale = torch.tensor(side) / torch.tensor(shown.shape[axis])
+        box.append(slice(int((lines[0] * scale).floor()), int(((lines[-1] + 1) * scale).ceil())))
+    return picture[box[0], box[1]]

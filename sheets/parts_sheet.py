@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from PIL import Image, ImageDraw
+from einops import repeat
+from PIL import Image
 
 from ..attention.reference_mask import token_mask
 from ..pictures.frame import fit_to_frame
-from ..pictures.part import LabelledPart
-from .sheet import GAP, INK, LINE, PAPER, as_given, font, in_a_row, scaled, to_tensor
+from ..pictures.part import LabelledPart, Part, mask_or_alpha
+from .sheet import GAP, PAPER, as_given, in_a_column, in_a_row, require_room, scaled, to_tensor, written
+from .writing import Caption, captions, plain_font
 
 # Pixels of the frame for each token, at the self-attention layers of SD1.5's U-Net from the finest to the coarsest.
 LEVELS = (8, 16, 32, 64)
@@ -22,42 +26,43 @@ def parts_sheet(parts: tuple[LabelledPart, ...], width: int, height: int, fit: s
     width, height: of the encoder's frame, in pixels
     fit: how pictures come to it, see `fit_to_frame`
     returns: [1, H, W, 3] in 0..1
+    raises: ValueError where the frame or the sheet is too large to be shown
     """
-    columns = []
+    require_room(width * height, "The frame of Preview Parts", "lower `width` and `height`")
+    headings = captions(labelled.part.label for labelled in parts)
+    lines = max(len(caption.lines) for caption in headings.values())
+    columns, pixels = [], 0
     for labelled in parts:
-        part = labelled.part
-        for given, picture, mask in zip(part.image, *fit_to_frame(part, width, height, fit)):
-            kept = [token_mask(mask, (-(-height // size), -(-width // size))) for size in LEVELS]
-            shares = " ".join(f"{100 * (level > 0).float().mean():.0f}%" for level in kept)
-            tiles = as_given(given), _with_mask(picture, kept[0])
-            texts = [f"mask {100 * mask.mean():.0f}% of the frame", "tokens kept, by level:", shares]
-            columns.append(_column(part.label, tiles, texts))
+        for part in _one_by_one(labelled.part):
+            columns.append(_column(part, written(headings[part.label], lines=lines), width, height, fit))
+            pixels += (columns[-1].width + GAP) * columns[-1].height
+            require_room(pixels, "The sheet of Preview Parts", "connect fewer pictures to it")
     row = in_a_row(columns)
     sheet = Image.new("RGB", (row.width + 2 * GAP, row.height + 2 * GAP), PAPER)
     sheet.paste(row, (GAP, GAP))
     return to_tensor(sheet)
 
 
+def _one_by_one(part: Part) -> list[Part]:
+    """A part for each of its pictures."""
+    masks = mask_or_alpha(part.image, part.mask)
+    return [replace(part, image=image[None], mask=mask[None]) for image, mask in zip(part.image, masks)]
+
+
+def _column(part: Part, heading: Image.Image, width: int, height: int, fit: str) -> Image.Image:
+    (picture,), (mask,) = fit_to_frame(part, width, height, fit)
+    kept = [token_mask(mask, (-(-height // size), -(-width // size))) for size in LEVELS]
+    shares = " ".join(f"{100 * (level > 0).float().mean():.0f}%" for level in kept)
+    text = (f"mask {100 * mask.mean():.0f}% of the frame", "tokens kept, by level:", shares)
+    given, seen = (scaled(tile, TILE) for tile in (as_given(part.image[0]), _with_mask(picture, kept[0])))
+    return in_a_column([in_a_column([heading, given]), seen, written(Caption(text, plain_font()))], GAP)
+
+
 def _with_mask(picture: torch.Tensor, kept: torch.Tensor) -> Image.Image:
     """kept: [h * w] in 0..1, of the finest level"""
     height, width = picture.shape[:2]
-    kept = kept.unflatten(0, (-(-height // LEVELS[0]), -1))
-    kept = kept.repeat_interleave(LEVELS[0], 0).repeat_interleave(LEVELS[0], 1)[:height, :width, None]
+    side = LEVELS[0]
+    kept = repeat(kept, "(h w) -> (h y) (w x) 1", h=-(-height // side), y=side, x=side)[:height, :width]
     red = picture * 0.3 + torch.tensor(REMOVED) / 255 * 0.7
     shown = picture * kept + red * (1 - kept)
     return Image.fromarray((shown * 255).round().byte().numpy())
-
-
-def _column(label: str, tiles: tuple[Image.Image, ...], texts: list[str]) -> Image.Image:
-    tiles = [scaled(tile, TILE) for tile in tiles]
-    width = max(*(tile.width for tile in tiles), *(int(font().getlength(text)) + 1 for text in (label, *texts)))
-    column = Image.new("RGB", (width, LINE * (1 + len(texts)) + len(tiles) * (TILE + GAP)), PAPER)
-    draw, top = ImageDraw.Draw(column), LINE
-    draw.text((0, 0), label, INK, font())
-    for tile in tiles:
-        column.paste(tile, (0, top))
-        top += TILE + GAP
-    for text in texts:
-        draw.text((0, top), text, INK, font())
-        top += LINE
-    return column

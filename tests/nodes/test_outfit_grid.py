@@ -112,3 +112,21 @@ def test_another_number_of_images_is_refused(checkpoint):
     _, grid = run("Parts2WholeOutfitGrid", rows=[one], columns=[one])
     with pytest.raises(ValueError, match=r"got 2 image\(s\), but the grid has 1 row\(s\) and 1 column\(s\), so 1"):
         run("Parts2WholeOutfitSheet", images=images(2), grid=[grid], height=[HEIGHT])
+
+
+def test_grids_in_grids_are_refused(checkpoint):
+    ten = parts(checkpoint.clip, *"abcdefghij")
+    outfits, _ = run("Parts2WholeOutfitGrid", rows=[ten], columns=[ten])
+    with pytest.raises(ValueError, match="100 rows and 100 columns, which makes 10000 pictures: at most 1024"):
+        run("Parts2WholeOutfitGrid", rows=outfits, columns=outfits)
+    one = [parts(checkpoint.clip, "a")]
+    with pytest.raises(ValueError, match="202 parts into one picture: at most 64"):
+        run("Parts2WholeOutfitGrid", rows=one, columns=one, shared=outfits)
+
+
+def test_appearances_combined_again_and_again_are_refused(appearance):
+    for _ in range(2):
+        appearance = run("Parts2WholeCombineAppearances", appearances={f"appearance{i}": appearance for i in range(8)})
+    assert len(appearance.references) == 192
+    with pytest.raises(ValueError, match="got 384 references: at most 256"):
+        run("Parts2WholeCombineAppearances", appearances={f"appearance{i}": appearance for i in range(2)})

@@ -40,3 +40,14 @@ def test_every_picture_has_a_column(checkpoint):
     row = (sheet[GAP + LINE + 2 * TILE] * 255).round().ne(torch.tensor(PAPER)).any(-1)  # through the lower tiles
     begins = (row[1:] & ~row[:-1]).sum()
     assert begins == 3 and sheet.shape[0] == 2 * (TILE + GAP) + 4 * LINE + 2 * GAP
+
+
+def test_a_label_that_the_sheet_cannot_show_is_in_the_nodes_text(checkpoint):
+    import nodes
+
+    node = nodes.NODE_CLASS_MAPPINGS["Parts2WholePreviewParts"]
+    label = "a long red knitted sweater " * 9
+    part = run("Parts2WholeMakePart", label=label, image=WHITE)
+    parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
+    assert node.execute(parts, 64, 64).ui["text"] == (f"part 1: {label.strip()}",)
+    assert "text" not in node.execute(labelled(checkpoint.clip, image=WHITE), 64, 64).ui
