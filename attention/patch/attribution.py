@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ..attention_shares import attention_shares
 from .applied import AppliedParts
+from .host import Carried
 
 ITSELF, REMOVED = "the picture itself", "outside the masks"
 _ADDING = threading.Lock()  # with several GPUs the host samples in a thread for each
@@ -29,7 +30,7 @@ class _Step(NamedTuple):
         return self.total / self.count
 
 
-class Attribution:
+class Attribution(Carried):
     """What is gathered in one sampling run, of the positive conditioning.
 
     names: the target itself, every reference in turn, and what the masks removed
