@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce
 
 from ..attention_shares import attention_shares
 from .applied import AppliedParts
@@ -85,7 +86,8 @@ class Attribution(Carried):
         for column, share in zip(self._columns, shares.unbind(-1)):
             every[..., column] = share
         # A sum, so that it does not matter in which batches the host puts the conditionings.
-        maps = every.unflatten(0, (chunks, -1)).sum(0).mT.unflatten(2, grid)
+        maps = reduce(every, "(chunks latents) t names -> latents t names", "sum", chunks=chunks)
+        maps = rearrange(maps, "latents (h w) names -> latents names h w", h=grid[0])
         maps = F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
         with _ADDING:
             self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, chunks)
