@@ -61,7 +61,7 @@ class Batch(Carried):
     """
 
     def __init__(self, sampled: Sampled | None, options: dict[str, Any], x: torch.Tensor, text: torch.Tensor | None = None):
-        chunks = chunks_of(options)
+        self._numbers = chunks = chunks_of(options, [0])
         self.grid = tuple(x.shape[2:])
         self.sampled = sampled or Sampled(max(1, len(x) // len(chunks)), self.grid, (), {})
         self.window: Window | None = window_of(options)
@@ -95,7 +95,7 @@ class Batch(Carried):
     def positive_chunks(self, options: dict[str, Any]) -> list[bool]:
         """For each chunk that the options name, whether it is the positive conditioning's."""
         positive = self.sampled.positive
-        return [positive[number] if number < len(positive) else number == 0 for number in chunks_of(options)]
+        return [positive[number] if number < len(positive) else number == 0 for number in chunks_of(options, self._numbers)]
 
     def spans(self, count: int, options: dict[str, Any]) -> list[Span]:
         """The spans of a self-attention layer's rows, of which the queries have `count`, or each several where they are tiles.
@@ -109,7 +109,7 @@ class Batch(Carried):
         if subset is not None and len(subset) == count:
             flags = self._flags(rows, options)
             return _spans([flags[row] for row in subset])
-        chunks = len(chunks_of(options))
+        chunks = len(chunks_of(options, self._numbers))
         if chunks < self._chunks and count * self._chunks == rows * chunks:
             return _spans(self._flags(count, options))
         raise ValueError(
@@ -117,8 +117,8 @@ class Batch(Carried):
             "parts belong to: remove that node, or Apply Parts2Whole."
         )
 
-    def text_spans(self, q: torch.Tensor, options: dict[str, Any]) -> list[Span]:
-        """The spans of the rows of the queries [n, T, C] of a cross-attention layer.
+    def text_spans(self, q: torch.Tensor, k: torch.Tensor, options: dict[str, Any]) -> list[Span]:
+        """The spans of the rows of a cross-attention layer, of its queries [n, T, C] and keys [n, S, C].
 
         raises: ValueError where it cannot be told what the rows are
         """
@@ -127,12 +127,12 @@ class Batch(Carried):
         if count == rows:
             return _spans(self._flags(rows, options))
         # Attention couple repeats the conditional chunks, each as a whole, once for each of its own prompts; or all chunks.
-        chunks = chunks_of(options)
+        chunks = chunks_of(options, self._numbers)
         one, conditional = rows // len(chunks), chunks.count(0)
         times, rest = divmod(count - one * (len(chunks) - conditional), one * max(conditional, 1))
         some = conditional > 0 and rest == 0 and times >= 1
         every = count % rows == 0
-        if every and (not some or conditional < len(chunks) and _repeated(q, len(chunks), count // rows, one)):
+        if every and (not some or conditional < len(chunks) and _repeated(q, k, chunks, count // rows, one)):
             repeats = [count // rows] * len(chunks)
         elif some:
             repeats = [times if number == 0 else 1 for number in chunks]
@@ -224,7 +224,13 @@ def _spans(flags: list[bool]) -> list[Span]:
     return spans
 
 
-def _repeated(q: torch.Tensor, chunks: int, times: int, rows: int) -> bool:
-    """Whether each of so many chunks of rows stands so many times, one after the other."""
-    first, second = (q.unflatten(0, (chunks, times, rows))[:, i] for i in (0, 1))
-    return torch.equal(first, second)
+def _repeated(q: torch.Tensor, k: torch.Tensor, chunks: list[int], times: int, rows: int) -> bool:
+    """Whether every chunk stands so many times, each time with so many rows."""
+    every = q.unflatten(0, (len(chunks), times, rows))
+    if not torch.equal(every[:, 0], every[:, 1]):
+        return False
+    if not torch.equal(every[0, 0], every[-1, 0]):
+        return True
+    # Before the first text was read, the queries of all conditionings are the same: the texts are not.
+    texts = k.unflatten(0, (len(chunks), times, rows))
+    return all(torch.equal(text[0], text[1]) for text, number in zip(texts, chunks) if number != 0)

@@ -213,6 +213,6 @@ def areas_of(conds: list) -> dict:
     return {c["uuid"]: c["area"] for cond in conds for c in cond or () if "area" in c and "uuid" in c}
 
 
-def chunks_of(options: dict[str, Any]) -> list[int]:
-    """For each conditioning in the batch its number among those that the guider asked for."""
-    return options.get("cond_or_uncond", [0])
+def chunks_of(options: dict[str, Any], otherwise: list[int]) -> list[int]:
+    """For each conditioning in the batch its number among those that the guider asked for. Other nodes may leave it out."""
+    return options.get("cond_or_uncond", otherwise)

@@ -68,15 +68,16 @@ class ShareReferences(Carried):
         """The regions at the tokens of the positive conditioning's queries: [B, T, N]"""
         if not self.regions:
             return None
-        rows, _, *grid = options.get("activations_shape", (0, 0, 0, 0))
-        same_rows = rows == len(self.batch.rows) == spans[-1].stop
-        if not same_rows or shape[1] != grid[0] * grid[1] or shape[0] != sum(s.stop - s.start for s in spans if s.positive):
+        rows, grid = spans[-1].stop, _grid_of(options, self.batch, shape[1])
+        of_this_kind = sum(span.stop - span.start for span in spans if span.positive)
+        if rows != len(self.batch.rows) or grid is None or shape[0] != of_this_kind:
+            layer = options.get("activations_shape", self.regions[0].shape)
             raise ValueError(
                 f"Another node on the MODEL gives the self-attention {list(shape[:2])} places where the latent has "
-                f"{[rows, grid[0] * grid[1]]}, so a region cannot be told: remove the region of Apply Parts2Whole, or that node "
-                "(HyperTile and Token Merging do so)."
+                f"{[layer[0], layer[2] * layer[3]]}, so a region cannot be told: remove the region of Apply Parts2Whole, or that "
+                "node (HyperTile and Token Merging do so)."
             )
-        maps = [F.adaptive_avg_pool2d(take(region, spans, True), tuple(grid)) for region in self.regions]
+        maps = [F.adaptive_avg_pool2d(take(region, spans, True), grid) for region in self.regions]
         return rearrange(maps, "regions b 1 h w -> b (h w) regions")
 
 
@@ -96,7 +97,7 @@ class AddImageTokens(Carried):
 
     def __call__(self, q, k, v, options):
         out = _attend(q, k, v, self.heads, options, self.previous)
-        spans = self.batch.text_spans(q, options)
+        spans = self.batch.text_spans(q, k, options)
         if not any(span.positive for span in spans):
             return out
         kinds = {positive: take(out, spans, positive) for positive in {span.positive for span in spans}}
@@ -127,6 +128,18 @@ class AddPose(Carried):
                 f"{list(features.shape[1:])}: remove that node, or Apply Pose Guider."
             )
         return h + features.to(h.dtype)
+
+
+def _grid_of(options: dict[str, Any], batch: Batch, tokens: int) -> tuple[int, int] | None:
+    """(h, w) of a layer of so many tokens; None where these are not the layer's. Where the options do not tell, it is the latent
+    halved as often as it takes."""
+    if "activations_shape" in options:
+        h, w = options["activations_shape"][2:]
+    else:
+        h, w = batch.grid
+        while h * w > tokens:
+            h, w = -(-h // 2), -(-w // 2)
+    return (h, w) if h * w == tokens else None
 
 
 def _attend(
