@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..attention.patch.apply import apply
 from ..encoders.image_tokens import attend_to_images
+from .node import Node
 from .sockets import CATEGORY, ImageAttentionSocket, PartsSocket
 
 
-class Parts2WholeApplyImageAttention(io.ComfyNode):
+class Parts2WholeApplyImageAttention(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -5,10 +5,11 @@ from comfy_api.latest import io
 from ..attention.patch.applied import AppliedParts
 from ..attention.patch.apply import apply
 from ..pictures.part import require_finite
+from .node import Node
 from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, percent_inputs
 
 
-class Parts2WholeApply(io.ComfyNode):
+class Parts2WholeApply(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

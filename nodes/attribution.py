@@ -5,10 +5,11 @@ from comfy_api.latest import io, ui
 
 from ..attention.patch.apply import record
 from ..sheets.attribution_sheet import attribution_sheet
+from .node import Node
 from .sockets import CATEGORY, AttributionSocket
 
 
-class Parts2WholeRecordAttribution(io.ComfyNode):
+class Parts2WholeRecordAttribution(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -27,7 +28,7 @@ class Parts2WholeRecordAttribution(io.ComfyNode):
         return io.NodeOutput(*record(model))
 
 
-class Parts2WholeShowAttribution(io.ComfyNode):
+class Parts2WholeShowAttribution(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

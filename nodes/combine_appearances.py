@@ -3,10 +3,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..attention.bank import Appearance
+from .node import Node
 from .sockets import CATEGORY, AppearanceSocket
 
 
-class Parts2WholeCombineAppearances(io.ComfyNode):
+class Parts2WholeCombineAppearances(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -3,10 +3,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..encoders.appearance import encode_appearance
+from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket, PartsSocket, frame_inputs
 
 
-class Parts2WholeEncodeAppearance(io.ComfyNode):
+class Parts2WholeEncodeAppearance(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

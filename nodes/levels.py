@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .node import Node
 from .sockets import CATEGORY, LevelsSocket
 
 PRESETS = {"all": (1.0,), "structure": (0.0, 0.3, 1.0, 1.0), "texture": (1.0, 1.0, 0.3, 0.0)}
 
 
-class Parts2WholeLevels(io.ComfyNode):
+class Parts2WholeLevels(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..encoders.checkpoint.files import checkpoint_folder, list_checkpoints
 from ..encoders.checkpoint.load import load_checkpoint
+from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, ImageAttentionSocket, PoseGuiderSocket
 
 
-class Parts2WholeLoader(io.ComfyNode):
+class Parts2WholeLoader(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -7,10 +7,11 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..pictures.part_file import is_from_mask_editor, read_part
+from .node import Node
 from .sockets import CATEGORY, PartSocket, label_inputs
 
 
-class Parts2WholeLoadPart(io.ComfyNode):
+class Parts2WholeLoadPart(Node):
     @classmethod
     def define_schema(cls):
         folder = folder_paths.get_input_directory()

@@ -4,10 +4,11 @@ from comfy_api.latest import io, ui
 
 from ..pictures.outfits import cross
 from ..sheets.outfit_sheet import outfit_sheet
+from .node import Node
 from .sockets import CATEGORY, GridSocket, PartsSocket
 
 
-class Parts2WholeOutfitGrid(io.ComfyNode):
+class Parts2WholeOutfitGrid(Node):
     @classmethod
     def define_schema(cls):
         each = "One PARTS: each of its parts is a {0}. A list of PARTS: each of them is a {0}, with all its parts."
@@ -38,7 +39,7 @@ class Parts2WholeOutfitGrid(io.ComfyNode):
         return io.NodeOutput(outfits, grid)
 
 
-class Parts2WholeOutfitSheet(io.ComfyNode):
+class Parts2WholeOutfitSheet(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..pictures.human_parsing import list_parsers, parse_photo, parser_folder
 from ..pictures.label_maps import SCHEMES, parts_of, read_label_map
 from ..pictures.part import LABELS
+from .node import Node
 from .sockets import CATEGORY, PartSocket
 
 
@@ -22,7 +23,7 @@ def _part_outputs() -> list[io.Output]:
     ]
 
 
-class Parts2WholePhotoToParts(io.ComfyNode):
+class Parts2WholePhotoToParts(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -55,7 +56,7 @@ class Parts2WholePhotoToParts(io.ComfyNode):
         return io.NodeOutput(*parts_of(image, *parse_photo(image, parser_folder(parser)), smallest).values())
 
 
-class Parts2WholeLabelMapToParts(io.ComfyNode):
+class Parts2WholeLabelMapToParts(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..pictures.part import LABELS
 from ..pictures.pose_region import pose_region
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholePoseRegion(io.ComfyNode):
+class Parts2WholePoseRegion(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

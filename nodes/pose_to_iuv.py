@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..pictures.part import require_finite
 from ..pictures.pose_kind import to_iuv
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholePoseToIUV(io.ComfyNode):
+class Parts2WholePoseToIUV(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

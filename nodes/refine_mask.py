@@ -3,10 +3,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pictures.refine_mask import refine_mask
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholeRefineMask(io.ComfyNode):
+class Parts2WholeRefineMask(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

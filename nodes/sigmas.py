@@ -3,10 +3,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..encoders.checkpoint.schedule import ddim_sigmas
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholeSigmas(io.ComfyNode):
+class Parts2WholeSigmas(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..attention.bank import Appearance
@@ -26,7 +27,9 @@ LevelsSocket = io.Custom("P2W_LEVELS")
 LevelsSocket.Type = tuple[float, ...]
 # The host's patchers around encoders.pose_network.PoseNetwork and attention.image_attention.ImageAttention.
 PoseGuiderSocket = io.Custom("P2W_POSE_GUIDER")
+PoseGuiderSocket.Type = ModelPatcher
 ImageAttentionSocket = io.Custom("P2W_IMAGE_ATTENTION")
+ImageAttentionSocket.Type = ModelPatcher
 
 CATEGORY = "Parts2Whole"
 

@@ -6,10 +6,11 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, save_appearance
+from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket
 
 
-class Parts2WholeSaveAppearance(io.ComfyNode):
+class Parts2WholeSaveAppearance(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -37,7 +38,7 @@ class Parts2WholeSaveAppearance(io.ComfyNode):
         return io.NodeOutput(appearance, ui={"text": (path,)})
 
 
-class Parts2WholeLoadAppearance(io.ComfyNode):
+class Parts2WholeLoadAppearance(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
