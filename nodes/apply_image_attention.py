@@ -15,7 +15,8 @@ class Parts2WholeApplyImageAttention(Node):
             node_id="Parts2WholeApplyImageAttention",
             display_name="Apply Part Image Attention",
             category=CATEGORY,
-            description="Steers the model by a CLIP image token of each part's picture, beside the text: six at most.",
+            description="Lets the model attend to one CLIP image token for each picture of a part, beside the text: six pictures "
+            "at most.",
             search_aliases=["decoupled cross-attention", "image prompt", "clip vision"],
             inputs=[
                 io.Model.Input("model", tooltip="The model of the same checkpoint. It stays as it is."),

@@ -16,8 +16,8 @@ class Parts2WholeRecordAttribution(Node):
             node_id="Parts2WholeRecordAttribution",
             display_name="Record Attribution",
             category=CATEGORY,
-            description="Records, while the model samples, how much attention each place of the result pays to each part. The "
-            "result stays the same; sampling takes longer.",
+            description="Records, while the model samples, how much attention each position of the result pays to each part. "
+            "The result stays the same; sampling takes longer.",
             search_aliases=["attention map", "heat map", "explain"],
             inputs=[io.Model.Input("model", tooltip="With Apply Parts2Whole before or after this node.")],
             outputs=[io.Model.Output(tooltip="For one sampler."), AttributionSocket.Output(display_name="ATTRIBUTION")],
@@ -35,7 +35,7 @@ class Parts2WholeShowAttribution(Node):
             node_id="Parts2WholeShowAttribution",
             display_name="Show Attribution",
             category=CATEGORY,
-            description="Shows which part each place of the result attended to, and how the shares went over the steps.",
+            description="Shows which part each position of the result attended to, and how the shares change over the steps.",
             search_aliases=["attention map", "heat map", "explain", "bleeding"],
             is_output_node=True,
             inputs=[
@@ -47,8 +47,8 @@ class Parts2WholeShowAttribution(Node):
                 io.Image.Output(display_name="IMAGE", tooltip="The sheet that the node shows."),
                 io.Mask.Output(
                     display_name="MASK",
-                    tooltip="One for each part of each latent, in the parts' order: its share of the attention, 0..1, with 8 "
-                    "pixels for each place of the latent.",
+                    tooltip="One for each part of each latent, in the parts' order: its share of the attention, 0..1, 8 "
+                    "pixels for each position of the latent.",
                 ),
             ],
         )

@@ -14,7 +14,7 @@ class Parts2WholeCombineAppearances(Node):
             node_id="Parts2WholeCombineAppearances",
             display_name="Combine Appearances",
             category=CATEGORY,
-            description="Joins parts that were encoded apart, so that one can be swapped without encoding the others again.",
+            description="Joins parts that were encoded separately, so that one can be swapped without encoding the others again.",
             search_aliases=["merge appearances", "join appearances"],
             inputs=[
                 io.Autogrow.Input(

@@ -14,7 +14,7 @@ class Parts2WholeEncodeAppearance(Node):
             node_id="Parts2WholeEncodeAppearance",
             display_name="Encode Appearance",
             category=CATEGORY,
-            description="Encodes parts with the appearance encoder, once: neither prompt, seed nor steps matter to it.",
+            description="Encodes parts with the appearance encoder, once: the result does not depend on prompt, seed or steps.",
             search_aliases=["encode parts", "encode references"],
             inputs=[
                 AppearanceEncoderSocket.Input(

@@ -22,8 +22,8 @@ class Parts2WholeLoader(Node):
                 io.Combo.Input(
                     "checkpoint", options=list_checkpoints(),
                     tooltip="A folder under models/parts2whole or models/diffusers (or under these keys of "
-                    "extra_model_paths.yaml) that has a reference_unet folder in it. paper_doll comes with this pack: small "
-                    "figures, and no download.",
+                    "extra_model_paths.yaml) that has a reference_unet folder in it. paper_doll comes with this pack: it draws "
+                    "small figures and needs no download.",
                 ),
             ],
             outputs=[

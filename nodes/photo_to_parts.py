@@ -63,7 +63,7 @@ class Parts2WholeLabelMapToParts(Node):
             node_id="Parts2WholeLabelMapToParts",
             display_name="Label Map to Parts",
             category=CATEGORY,
-            description="Finds the six parts in a photograph by the label map that a human parser made of it.",
+            description="Finds the six parts in a photograph from the label map that a human parser made of it.",
             search_aliases=["human parsing", "parsing map", "ATR", "LIP", "CIHP"],
             inputs=[
                 io.Image.Input("image", tooltip="A photograph of one person, or several as a batch."),
@@ -72,7 +72,7 @@ class Parts2WholeLabelMapToParts(Node):
                     tooltip="One for each picture, of any size: class numbers as grey values, or in the colours of the PASCAL VOC "
                     "palette.",
                 ),
-                io.Combo.Input("scheme", options=list(SCHEMES), default="ATR", tooltip="Whose class numbers the map has."),
+                io.Combo.Input("scheme", options=list(SCHEMES), default="ATR", tooltip="Which class numbers the map uses."),
                 _smallest_input(),
             ],
             outputs=_part_outputs(),

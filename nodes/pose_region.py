@@ -15,7 +15,7 @@ class Parts2WholePoseRegion(Node):
             node_id="Parts2WholePoseRegion",
             display_name="Region from Pose",
             category=CATEGORY,
-            description="Where in the result a part belongs, told by a raw IUV DensePose picture.",
+            description="Makes a mask of where in the result a part belongs, from a raw IUV DensePose picture.",
             search_aliases=["densepose mask", "body region", "regional"],
             inputs=[
                 io.Image.Input("image", tooltip="Raw IUV DensePose, as for Apply Pose Guider: the part index 0..24 in blue."),
@@ -26,7 +26,7 @@ class Parts2WholePoseRegion(Node):
                 ),
                 io.Float.Input(
                     "grow", default=0.04, min=0.0, max=1.0, step=0.005,
-                    tooltip="How much larger than that the region is, on every side, as a share of the picture's height.",
+                    tooltip="How far the region reaches beyond these parts of the body, as a share of the picture's height.",
                 ),
             ],
             outputs=[io.Mask.Output(tooltip="For the region of Apply Parts2Whole.")],

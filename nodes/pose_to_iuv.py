@@ -15,7 +15,7 @@ class Parts2WholePoseToIUV(Node):
             node_id="Parts2WholePoseToIUV",
             display_name="DensePose to IUV",
             category=CATEGORY,
-            description="Makes raw IUV of a colour-mapped DensePose picture, as far as its colours tell.",
+            description="Converts colour-mapped DensePose to raw IUV, without U and V: the colours hold only the part index.",
             search_aliases=["convert densepose", "viridis", "IUV"],
             inputs=[
                 io.Image.Input(

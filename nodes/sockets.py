@@ -42,8 +42,7 @@ def label_inputs() -> list[io.Input]:
         ),
         io.String.Input(
             "custom_label", default="", optional=True,
-            tooltip="A label of your own, for example 'handbag'. Used instead of the list's where it is not empty. Up to 77 "
-            "tokens.",
+            tooltip="A label of your own, for example 'handbag'. Used instead of label unless it is empty. Up to 77 tokens.",
         ),
     ]
 
@@ -53,16 +52,16 @@ def frame_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "width", default=512, min=16, max=16384, step=8,
-            tooltip="Width of the frame in pixels. The public Parts2Whole checkpoint was made for the size of the result.",
+            tooltip="Width in pixels of the frame that the encoder sees. The public release takes the size of the result.",
         ),
         io.Int.Input(
             "height", default=768, min=16, max=16384, step=8,
-            tooltip="Height of the frame in pixels. The public Parts2Whole checkpoint was made for the size of the result.",
+            tooltip="Height in pixels of the frame that the encoder sees. The public release takes the size of the result.",
         ),
         io.Combo.Input(
             "fit", options=["stretch", "pad", "crop"], default="stretch", optional=True,
-            tooltip="How a picture of another shape comes to the frame. stretch: as the public checkpoint was trained. pad: whole, "
-            "with white beside it. crop: as much as fits, the part in the middle.",
+            tooltip="How a picture of another shape is fitted to the frame. stretch: as the public release was trained. pad: the "
+            "whole picture, with white beside it. crop: as much as fits, with the part in the middle.",
         ),
     ]
 

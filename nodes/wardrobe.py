@@ -17,7 +17,7 @@ class Parts2WholeSaveAppearance(Node):
             node_id="Parts2WholeSaveAppearance",
             display_name="Save Appearance",
             category=CATEGORY,
-            description="Saves encoded parts, so that they are worn again without their pictures and without encoding.",
+            description="Saves encoded parts to a file, to be worn again without their pictures and without encoding.",
             search_aliases=["wardrobe", "save outfit", "export appearance"],
             is_output_node=True,
             inputs=[
@@ -27,7 +27,7 @@ class Parts2WholeSaveAppearance(Node):
                     tooltip="Where under ComfyUI's output folder. Load Appearance lists what lies in output/wardrobe.",
                 ),
             ],
-            outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="The same, to go on with.")],
+            outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="The same appearance.")],
         )
 
     @classmethod
@@ -51,7 +51,7 @@ class Parts2WholeLoadAppearance(Node):
                 io.Combo.Input("file", options=list_appearances(), tooltip="A file in output/wardrobe."),
                 AppearanceEncoderSocket.Input(
                     "appearance_encoder", optional=True,
-                    tooltip="The encoder of the checkpoint in use: parts that another one encoded are refused.",
+                    tooltip="The encoder of the checkpoint in use: parts from another encoder are refused.",
                 ),
             ],
             outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="For Apply Parts2Whole or Combine Appearances.")],

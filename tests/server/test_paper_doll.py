@@ -1,4 +1,6 @@
-"""The first workflow that a newcomer opens, in the real server: its picture has the parts' colours where the parts are."""
+"""The first workflow that a newcomer opens, in the real server, with the pack as the registry has it: its picture has the parts'
+colours where the parts are.
+"""
 
 import argparse
 import asyncio
@@ -13,6 +15,7 @@ import aiohttp
 import numpy as np
 import pytest
 from conftest import ROOT
+from harness.published import publish
 from harness.server import ComfyServer
 from PIL import Image
 
@@ -26,7 +29,9 @@ PICTURES = ROOT / "workflows" / "input"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with ComfyServer(tmp_path_factory.mktemp("doll"), "--cpu", "--use-pytorch-cross-attention") as server:
+    base = tmp_path_factory.mktemp("doll")
+    publish(base / "custom_nodes" / "comfyui-parts2whole")
+    with ComfyServer(base, "--cpu", "--use-pytorch-cross-attention") as server:
         yield server
 
 
@@ -50,6 +55,19 @@ def test_pictures_and_model_are_there_without_any_setting_up(server):
     assert names and all((Path(server.base) / "input" / name).read_bytes() == (PICTURES / name).read_bytes() for name in names)
     checkpoints = server.get("/object_info/Parts2WholeLoader")["Parts2WholeLoader"]["input"]["required"]["checkpoint"]
     assert "paper_doll" in checkpoints[1]["options"]
+
+
+def test_the_published_pack_has_the_nodes_their_pages_and_templates_and_nothing_else(server):
+    pack = server.base / "custom_nodes" / "comfyui-parts2whole"
+    assert {path.name for path in pack.iterdir() if path.name != "__pycache__"} == {
+        "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "__init__.py", "attention", "docs", "encoders", "locales",
+        "models", "nodes", "pictures", "pyproject.toml", "sheets", "web", "workflows",
+    }
+    assert not [path.name for path in pack.rglob("*") if path.suffix in (".jsonl", ".yaml")]
+    nodes = {id for id in server.get("/object_info") if id.startswith("Parts2Whole")}
+    assert nodes and all((pack / "web" / "docs" / f"{id}.md").is_file() for id in nodes)
+    templates = server.get("/workflow_templates")["comfyui-parts2whole"]
+    assert sorted(templates) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 
 def test_pictures_and_prompt_are_those_of_one_figure(true):
