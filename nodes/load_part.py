@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..pictures.part_file import is_from_mask_editor, read_part
+from ..pictures.picture_file import list_pictures, picture_path
 from .node import Node
 from .sockets import CATEGORY, PartSocket, label_inputs
 
@@ -14,8 +13,6 @@ from .sockets import CATEGORY, PartSocket, label_inputs
 class Parts2WholeLoadPart(Node):
     @classmethod
     def define_schema(cls):
-        folder = folder_paths.get_input_directory()
-        files = [file for file in os.listdir(folder) if os.path.isfile(os.path.join(folder, file))]
         return io.Schema(
             node_id="Parts2WholeLoadPart",
             display_name="Load Part",
@@ -24,8 +21,7 @@ class Parts2WholeLoadPart(Node):
             search_aliases=["reference part", "load garment", "load face", "load clothes"],
             inputs=[
                 io.Combo.Input(
-                    "image", options=sorted(folder_paths.filter_files_content_types(files, ["image"])),
-                    upload=io.UploadType.image, image_folder=io.FolderType.input,
+                    "image", options=list_pictures(), upload=io.UploadType.image, image_folder=io.FolderType.input,
                     tooltip="A picture that shows the part. The mask says where in it.",
                 ),
                 *label_inputs(),
@@ -46,21 +42,24 @@ class Parts2WholeLoadPart(Node):
 
     @classmethod
     def execute(cls, image, label, custom_label="", mask_source="auto", mask=None) -> io.NodeOutput:
-        path = folder_paths.get_annotated_filepath(image)
         if mask_source == "auto":
             mask_source = "painted" if is_from_mask_editor(image) else "alpha"
-        return io.NodeOutput(read_part(path, custom_label.strip() or label, mask_source, mask))
+        return io.NodeOutput(read_part(image, custom_label.strip() or label, mask_source, mask))
 
     @classmethod
     def fingerprint_inputs(cls, image, **kwargs):
         if image is None:  # connected, so not known yet
             return None
-        with open(folder_paths.get_annotated_filepath(image), "rb") as f:
-            return hashlib.sha256(f.read()).hexdigest()
+        digest = hashlib.sha256()
+        with open(picture_path(image), "rb") as f:
+            while some := f.read(1 << 20):
+                digest.update(some)
+        return digest.hexdigest()
 
     @classmethod
     def validate_inputs(cls, image=None, label=None) -> bool | str:
         # Naming `label` here lets any text through over the API, not only the list's.
-        if image is not None and not folder_paths.exists_annotated_filepath(image):
-            return f"Invalid image file: {image}. Upload it, or put it into ComfyUI's input folder."
-        return True
+        try:
+            return image is None or bool(picture_path(image))
+        except ValueError as error:
+            return str(error)

@@ -75,7 +75,9 @@ def _require(node: str, socket: io.Input, value: Any):
     carries = _CARRIES.get(kind) or (lambda value: not isinstance(expected, type) or isinstance(value, expected))
     if not carries(value):
         what = "nothing: the node that is connected has none to give" if value is None else _shown(value)
-        raise ValueError(f"{node} got {what} for '{socket.id}'. Connect the output of a node that gives {kind}. {socket.tooltip or ''}")
+        raise ValueError(
+            f"{node} got {what} for '{socket.id}'. Connect the output of a node that gives {kind}. {socket.tooltip or ''}"
+        )
 
 
 def _shown(value: Any) -> str:

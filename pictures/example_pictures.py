@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 
 import folder_paths
@@ -18,11 +19,11 @@ def copy_example_pictures():
     folder = Path(folder_paths.get_input_directory())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for picture in PICTURES.glob("*.png"):
-            target = folder / picture.name
-            if not target.exists():
-                part = target.with_suffix(".part")
-                shutil.copyfile(picture, part)
-                part.replace(target)
+        missing = [picture for picture in PICTURES.glob("*.png") if not (folder / picture.name).exists()]
+        if missing:
+            # In a folder of our own first: a link that lies ready under a known name would be written through.
+            with tempfile.TemporaryDirectory(dir=folder) as ours:
+                for picture in missing:
+                    shutil.copyfile(picture, Path(ours, picture.name)).replace(folder / picture.name)
     except OSError as error:  # a read-only input folder must not keep the nodes from loading
         logging.warning("Parts2Whole: the example pictures could not be copied to %s (%s).", folder, error)

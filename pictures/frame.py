@@ -23,9 +23,9 @@ def fit_to_frame(part: Part, width: int, height: int, fit: str = "stretch") -> t
     """
     images, masks = [], []
     for picture, mask in zip(part.image, mask_or_alpha(part.image, part.mask)):
-        box, place = _fit(picture.shape[1] / picture.shape[0], mask, width, height, fit)
-        images.append(_place(picture, box, place, width, height, 1.0))
-        masks.append(_place(mask, box, place, width, height, 0.0))
+        box, area = _fit(picture.shape[1] / picture.shape[0], mask, width, height, fit)
+        images.append(_framed(picture, box, area, width, height, 1.0))
+        masks.append(_framed(mask, box, area, width, height, 0.0))
     image, mask = torch.stack(images), torch.stack(masks)
     if image.shape[-1] == 4:
         image, alpha = image[..., :3], image[..., 3:]
@@ -44,10 +44,10 @@ WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 def _fit(aspect: float, mask: torch.Tensor, width: int, height: int, fit: str) -> tuple[Box, tuple[int, int, int, int]]:
-    """Which part of the picture comes where.
+    """Which box of the picture comes to which area of the frame.
 
     aspect: the picture's width over its height
-    returns: a box in the picture, as fractions of its sides, and where in the frame it comes: left, top, right, bottom in pixels
+    returns: the box, as fractions of the picture's sides, and the area: left, top, right, bottom in pixels
     """
     frame = width / height
     if fit == "stretch":
@@ -66,15 +66,15 @@ def _fit(aspect: float, mask: torch.Tensor, width: int, height: int, fit: str) -
 
 def _span(shown: torch.Tensor, side: float) -> tuple[float, float]:
     """Begin and end of a window of length `side` in 0..1 that has the middle of what is shown in its own middle, if it can."""
-    places = shown.nonzero()
-    middle = float(places[0] + places[-1] + 1) / (2 * len(shown))
+    pixels = shown.nonzero()
+    middle = float(pixels[0] + pixels[-1] + 1) / (2 * len(shown))
     begin = min(max(middle - side / 2, 0.0), 1.0 - side)
     return begin, begin + side
 
 
-def _place(picture: torch.Tensor, box: Box, place: tuple[int, int, int, int], width: int, height: int, fill: float) -> torch.Tensor:
-    """[height, width] or [height, width, C] in 0..1: the box of the picture at its place, and `fill` beside it"""
-    left, top, right, bottom = place
+def _framed(picture: torch.Tensor, box: Box, area: tuple[int, int, int, int], width: int, height: int, fill: float) -> torch.Tensor:
+    """[height, width] or [height, width, C] in 0..1: the box of the picture in its area, and `fill` beside it"""
+    left, top, right, bottom = area
     out = torch.full((height, width, *picture.shape[2:]), fill)
     out[top:bottom, left:right] = resize_bicubic(picture, right - left, bottom - top, box)
     return out
@@ -82,8 +82,7 @@ def _place(picture: torch.Tensor, box: Box, place: tuple[int, int, int, int], wi
 
 def resize_bicubic(picture: torch.Tensor, width: int, height: int, box: Box = WHOLE) -> torch.Tensor:
     """[H, W] or [H, W, C] in 0..1, through 8 bits: Pillow's filter is the one that the release was trained with."""
-    pixels = (picture.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(picture.cpu().float().clamp(0, 1).mul_(255).round_().byte().numpy())
     sides = (box.left * image.width, box.top * image.height, box.right * image.width, box.bottom * image.height)
     resized = image.resize((width, height), Image.Resampling.BICUBIC, box=sides)
-    return torch.from_numpy(np.asarray(resized).astype(np.float32) / 255.0)
+    return torch.from_numpy(np.array(resized, dtype=np.float32)).div_(255.0)

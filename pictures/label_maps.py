@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from einops import rearrange
 
 from .part import LABELS, Part, make_part
 
@@ -41,21 +43,23 @@ def read_label_map(image: torch.Tensor, scheme: str) -> torch.Tensor:
     returns: [B, H, W], numbers of SCHEMES[scheme]
     raises: ValueError for values that are neither
     """
-    pixels = (image[..., :3].cpu().clamp(0, 1) * 255).round().long()
+    levels = image[..., :3].cpu().clamp(0, 1).mul_(255).round_().byte()
+    red, green, blue = rearrange(levels, "b h w rgb -> rgb b h w")
     count = len(SCHEMES[scheme])
-    grey = (pixels == pixels[..., :1]).all()
-    if grey and pixels.max() < count:
-        return pixels[..., 0]
-    distance = (pixels[..., None, :] - _voc_palette(count)).abs().amax(-1)
-    nearest, number = distance.min(-1)
-    if nearest.max() > 0:
-        place = (nearest > 0).nonzero()[0].tolist()
+    if torch.equal(red, green) and torch.equal(red, blue) and red.max() < count:
+        return red.long()
+    numbers = torch.full(red.shape, -1)
+    for number, (r, g, b) in enumerate(_voc_palette(count)):
+        numbers[(red == r) & (green == g) & (blue == b)] = number
+    unknown = numbers < 0
+    if unknown.any():
+        picture, row, column = np.unravel_index(int(unknown.byte().argmax()), unknown.shape)
         raise ValueError(
-            f"The label map has the colour {pixels[tuple(place)].tolist()} at row {place[1]}, column {place[2]}: expected the "
+            f"The label map has the colour {levels[picture, row, column].tolist()} at row {row}, column {column}: expected the "
             f"class numbers 0..{count - 1} of {scheme} as grey values, or their colours in the PASCAL VOC palette. Save it as PNG, "
             "without smoothing and unscaled."
         )
-    return number
+    return numbers
 
 
 def parts_of(images: torch.Tensor, label_map: torch.Tensor, scheme: str, smallest: float) -> dict[str, Part | None]:
@@ -72,15 +76,18 @@ def parts_of(images: torch.Tensor, label_map: torch.Tensor, scheme: str, smalles
         numbers = [SCHEMES[scheme].index(name) for name in CLASSES[label] if name in SCHEMES[scheme]]
         mask = torch.isin(label_map, torch.tensor(numbers)).float()
         shown = mask.mean((1, 2)) >= max(smallest, 1e-9)
-        parts[label] = make_part(label, images[shown], mask[shown]) if shown.any() else None
+        if not shown.any():
+            parts[label] = None
+        else:  # no copy of the pictures where all show it
+            parts[label] = make_part(label, images if shown.all() else images[shown], mask[shown])
     return parts
 
 
-def _voc_palette(count: int) -> torch.Tensor:
-    """[count, 3]: the bits of the number, dealt out to red, green and blue from the highest bit on."""
-    palette = torch.zeros(count, 3, dtype=torch.long)
+def _voc_palette(count: int) -> list[list[int]]:
+    """For each number red, green and blue in 0..255: the number's bits, dealt out to them from the highest bit on."""
+    palette = [[0, 0, 0] for _ in range(count)]
     for number in range(count):
-        for place in range(8):
+        for bit in range(8):
             for channel in range(3):
-                palette[number, channel] |= ((number >> (3 * place + channel)) & 1) << (7 - place)
+                palette[number][channel] |= ((number >> (3 * bit + channel)) & 1) << (7 - bit)
     return palette

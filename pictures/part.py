@@ -9,6 +9,7 @@ import torch
 
 # The labels that the release was trained with (arXiv 2404.15267, section 4.1). Any other text works as far as CLIP knows it.
 LABELS = ("face", "hair or headwear", "upper body clothes", "lower body clothes", "whole body clothes", "shoes")
+LONGEST_LABEL = 4096  # characters; CLIP reads 77 tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,23 +43,29 @@ def make_part(label: str, image: torch.Tensor, mask: torch.Tensor | None = None)
 
     image: [B, H, W, 3 or 4] in 0..1
     mask: [B or 1, H', W'] or [H', W'] in 0..1, of any size
-    raises: ValueError for an empty label, values that are not finite, a mask that is zero everywhere, and shapes that do
-        not fit each other
+    raises: ValueError for an empty label, one that is longer than LONGEST_LABEL, values that are not finite, a mask that is
+        zero everywhere, and shapes that do not fit each other
     """
     label = label.strip()
     if not label:
         raise ValueError("The label is empty: choose what the part is, for example 'upper body clothes', in the part's node.")
+    if len(label) > LONGEST_LABEL:
+        raise ValueError(
+            f"The label has {len(label)} characters, and CLIP reads its first 77 tokens: shorten it, in the part's node, to "
+            f"{LONGEST_LABEL} characters at most."
+        )
+    part = f"Part '{escaped(label)}'"
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
-        raise ValueError(f"Part '{label}': expected an IMAGE of shape [B, H, W, 3 or 4], got {list(image.shape)}.")
-    require_finite(image, f"Part '{label}': the picture")
+        raise ValueError(f"{part}: expected an IMAGE of shape [B, H, W, 3 or 4], got {list(image.shape)}.")
+    require_finite(image, f"{part}: the picture")
     if mask is not None:
         mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
         if mask.ndim != 3 or mask.shape[0] not in (1, image.shape[0]):
             raise ValueError(
-                f"Part '{label}': expected one mask, or one for each of the {image.shape[0]} pictures, got a MASK of shape "
+                f"{part}: expected one mask, or one for each of the {image.shape[0]} pictures, got a MASK of shape "
                 f"{list(mask.shape)}."
             )
-        require_finite(mask, f"Part '{label}': the mask")
+        require_finite(mask, f"{part}: the mask")
         mask = mask.clamp(0.0, 1.0).expand(image.shape[0], -1, -1)
 
     empty = mask_or_alpha(image, mask).flatten(1).amax(1) <= 0
@@ -66,14 +73,19 @@ def make_part(label: str, image: torch.Tensor, mask: torch.Tensor | None = None)
         which = "" if image.shape[0] == 1 else f" {int(empty.nonzero()[0])} of the batch"
         if mask is None:
             raise ValueError(
-                f"Part '{label}': the picture{which} is transparent everywhere, so nothing of it would be used. Take a picture "
+                f"{part}: the picture{which} is transparent everywhere, so nothing of it would be used. Take a picture "
                 "that shows the part, or say by a mask where in it the part is."
             )
         raise ValueError(
-            f"Part '{label}': the mask of the picture{which} is zero everywhere, so nothing of it would be used. Expected 1 where "
+            f"{part}: the mask of the picture{which} is zero everywhere, so nothing of it would be used. Expected 1 where "
             "the picture shows the part: paint or connect another mask, or invert it with the Invert Mask node."
         )
     return Part(label, image, mask)
+
+
+def escaped(text: str) -> str:
+    """A user's text for one line of a log or a message: shortened, with line breaks and what is not printable escaped."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")[1:-1]
 
 
 def require_finite(image: torch.Tensor, what: str):

@@ -24,7 +24,7 @@ def pose_kind(image: torch.Tensor) -> str:
     rgb = image[..., :3].cpu()
     if float(rgb[..., 2].max()) <= 24.5 / 255:
         return IUV
-    if float((_distances(rgb).amin(-1) <= NEAR).float().mean()) > 0.9:
+    if float((_nearest(rgb)[0] <= NEAR).float().mean()) > 0.9:
         return COLOUR_MAPPED
     black, saturated = rgb.amax(-1) < 0.04, rgb.amax(-1) - rgb.amin(-1) > 0.5
     if float(black.float().mean()) > 0.6 and float((saturated | black).float().mean()) > 0.9:
@@ -47,11 +47,17 @@ def to_iuv(image: torch.Tensor) -> torch.Tensor:
             f"The picture is {kind}. Expected DensePose in the colours of viridis, as the preprocessor of the ControlNet auxiliary "
             "nodes draws it with the model 'Viridis (MagicAnimate)'. Other pictures do not hold the parts of the body by number."
         )
-    index = _distances(image[..., :3].cpu()).argmin(-1)
+    _, index = _nearest(image[..., :3].cpu())
     body = (index > 0).float()
     return torch.stack([MIDDLE * body, MIDDLE * body, index / 255.0], -1)
 
 
-def _distances(rgb: torch.Tensor) -> torch.Tensor:
-    """From every colour of the map, in levels of 255: [B, H, W, 25]"""
-    return torch.stack([(rgb * 255 - torch.tensor(colour)).abs().amax(-1) for colour in VIRIDIS], -1)
+def _nearest(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far the nearest colour of the map is, in levels of 255, and its index: both [B, H, W]"""
+    levels = rgb * 255
+    nearest, index = torch.full(rgb.shape[:-1], float("inf")), torch.zeros(rgb.shape[:-1], dtype=torch.long)
+    for number, colour in enumerate(VIRIDIS):
+        distance = (levels - torch.tensor(colour)).abs_().amax(-1)
+        nearer = distance < nearest
+        nearest[nearer], index[nearer] = distance[nearer], number
+    return nearest, index

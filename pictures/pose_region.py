@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from .part import LABELS
 from .pose_kind import COLOUR_MAPPED, IUV, pose_kind
+from .window import largest, unseen
 
 FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
 
@@ -41,8 +41,4 @@ def pose_region(image: torch.Tensor, label: str, grow: float) -> torch.Tensor:
     index = (image[..., 2].cpu() * 255).round()
     region = torch.isin(index, torch.tensor(INDICES[label], dtype=index.dtype)).float()
     steps = round(grow * image.shape[1])
-    if steps:
-        # A square window, along one side and then the other.
-        region = F.max_pool2d(region[:, None], (2 * steps + 1, 1), 1, (steps, 0))
-        region = F.max_pool2d(region, (1, 2 * steps + 1), 1, (0, steps))[:, 0]
-    return region
+    return largest(region, steps, unseen) if steps else region

@@ -3,24 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from harness.pictures import save
 from harness.workbench import run
 from PIL import Image
 
 
 @pytest.fixture
-def save(folders):
-    """Saves a picture into the input folder and returns its name there."""
-    def save(image, name="picture.png", **options):
-        path = folders / "input" / name
-        path.parent.mkdir(exist_ok=True)
-        image.save(path, **options)
-        return name
-
-    return save
-
-
-@pytest.fixture
-def cut_out(save):
+def cut_out():
     """Red on the left, transparent on the right, where the colour under the transparency is green."""
     pixels = np.zeros((10, 20, 4), np.uint8)
     pixels[:, :10] = (255, 0, 0, 255)
@@ -60,7 +49,7 @@ def test_a_connected_mask_wins(cut_out):
         assert torch.equal(load(cut_out("cut_out.png"), mask_source=source, mask=mask).mask, mask)
 
 
-def test_nothing_painted_is_refused(save):
+def test_nothing_painted_is_refused():
     save(Image.new("RGB", (8, 8)), "plain.png")
     with pytest.raises(ValueError, match="nothing was painted.*Open in MaskEditor"):
         load("plain.png", mask_source="painted")
@@ -71,26 +60,7 @@ def test_a_label_of_ones_own(cut_out):
     assert load("cut_out.png", label="handbag", custom_label=" ").label == "handbag"
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK"])
-def test_pictures_of_every_mode(save, mode):
-    if mode == "I;16":
-        image = Image.fromarray(np.full((9, 7), 32896, np.uint16))
-    else:
-        image = Image.new("RGB", (7, 9), (128, 128, 128)).convert(mode)
-    part = load(save(image, f"mode_{mode.replace(';', '')}.{'tif' if mode == 'CMYK' else 'png'}"))
-    assert part.image.shape == (1, 9, 7, 4 if mode in ("RGBA", "LA") else 3)
-    if mode not in ("1", "P"):  # those dither
-        assert (part.image[..., :3] - 128 / 255).abs().max() < 0.02
-
-
-def test_exif_orientation(save):
-    image = Image.new("RGB", (8, 4))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    assert load(save(image, "turned.jpg", exif=exif)).image.shape == (1, 8, 4, 3)
-
-
-def test_the_fingerprint_is_the_files_content(save):
+def test_the_fingerprint_is_the_files_content():
     node = _node()
     save(Image.new("RGB", (4, 4)), "fingerprint.png")
     first = node.fingerprint_inputs(image="fingerprint.png", label="face")
@@ -102,12 +72,6 @@ def test_the_fingerprint_is_the_files_content(save):
 def test_a_missing_file_is_refused():
     assert "Upload it" in _node().validate_inputs(image="nowhere.png", label="face")
     assert _node().validate_inputs(image=None, label=None) is True, "connected inputs are not known yet"
-
-
-def test_a_file_that_is_no_picture_is_refused(folders):
-    (folders / "input" / "text.png").write_text("not a picture")
-    with pytest.raises(ValueError, match="text.png is not a picture, or it is damaged. Upload it again."):
-        load("text.png")
 
 
 def _node():

@@ -124,6 +124,17 @@ def test_an_empty_label_is_refused(label):
         make_part(label, torch.rand(1, 8, 8, 3))
 
 
+def test_a_label_that_no_clip_reads_to_its_end_is_refused():
+    with pytest.raises(ValueError, match="The label has 20000 characters.*shorten it, in the part's node, to 4096"):
+        make_part("red " * 4999 + "hats", torch.rand(1, 8, 8, 3))
+
+
+def test_a_label_in_a_message_is_one_short_line():
+    with pytest.raises(ValueError) as error:
+        make_part("a\r\nb\x1b[31m\u202e" + "long " * 99, torch.zeros(1, 8, 8, 4))
+    assert r"Part 'a\r\nb\x1b[31m\u202elong long" in str(error.value) and len(str(error.value)) < 300
+
+
 def test_masks_that_do_not_fit_the_batch_are_refused():
     with pytest.raises(ValueError, match=r"one for each of the 3 pictures, got a MASK of shape \[2, 8, 8\]"):
         make_part("face", torch.rand(3, 8, 8, 3), torch.ones(2, 8, 8))

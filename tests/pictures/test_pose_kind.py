@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from harness.memory import MIB, most_memory
 from harness.workbench import apply_pose, run
 from parts2whole.pictures.pose_kind import COLOUR_MAPPED, IUV, OPENPOSE, OTHER, VIRIDIS, pose_kind
 
@@ -69,3 +70,8 @@ def test_pictures_that_cannot_be_converted():
 def test_the_pose_guider_says_what_it_got(checkpoint, caplog, image, words):
     apply_pose(checkpoint.model, checkpoint.pose_guider, image())
     assert re.search(f"the pose picture is {words}", caplog.text)
+
+
+def test_a_large_pose_takes_memory_for_itself_only():
+    image = torch.rand(1, 2000, 2000, 3)
+    assert most_memory(lambda: pose_kind(image)) < 350 * MIB

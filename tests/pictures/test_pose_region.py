@@ -1,5 +1,7 @@
 """Regions of the result by the pose."""
 
+import time
+
 import pytest
 import torch
 from harness.workbench import run
@@ -35,6 +37,18 @@ def test_grow():
     expected = torch.zeros(2, 50, 40)
     expected[1, 20:31, 15:26] = 1
     assert torch.equal(region, expected)
+
+
+def test_the_cost_does_not_grow_with_the_distance():
+    image = torch.zeros(1, 1500, 1000, 3)
+
+    def cost(grow):
+        begin = time.process_time()
+        run("Parts2WholePoseRegion", image=image, label="shoes", grow=grow)
+        return time.process_time() - begin
+
+    cost(0.01)
+    assert cost(1.0) < 5 * cost(0.01) + 0.2
 
 
 def test_a_picture_that_is_not_raw_iuv_is_refused():
