@@ -5,15 +5,18 @@ VERSIONS ?= 0.16.3 0.20.1 0.26.0 0.30.0
 
 training = diffusers accelerate omegaconf skimage
 
-.PHONY: demo test versions editor lint bench full-size evaluate train-paper-doll
+.PHONY: help demo test versions editor lint bench full-size evaluate train-paper-doll
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## compose a paper doll from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" bench/demo.py
 
-test: ## all tests but the slow ones
+test: ## all tests but the slow ones, which open the editor
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
 
-versions: ## the tests that touch the host, on older ComfyUIs too; one alone by VERSIONS=0.20.1
+versions: ## the tests that touch the host, on older ComfyUIs too; on one only by VERSIONS=0.20.1
 	@for version in $(VERSIONS); do \
 		echo "ComfyUI $$version"; \
 		host=$$(env -u COMFYUI_PATH COMFYUI_VERSION=$$version .ci/host pytest $(training)) && eval "$$host" && export COMFYUI_PATH && \
@@ -24,16 +27,16 @@ editor: ## open every workflow in the real editor and run two: needs Chromium, C
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright && \
 	"$$PYTHON" -m pytest tests/editor
 
-lint:
+lint: ## ruff, as CI runs it
 	@$(call in_host,ruff) "$$PYTHON" -m ruff check .
 
-bench: ## what references cost, as ratios; other options by ARGS
+bench: ## what references cost, as ratios; options by ARGS, see docs/performance.md
 	@$(call in_host,pytest matplotlib) "$$PYTHON" bench/bench.py $(ARGS)
 
-full-size: ## the release's size with random weights, at 512x768: takes 13 GB of memory, fails above 20, 6 GB of disk and some patience
+full-size: ## the whole workflow at the release's size with random weights: 13 GB of memory (it fails above 20), 6 GB of disk, some patience
 	@$(call in_host) "$$PYTHON" bench/full_size.py
 
-evaluate: ## what the paper-doll model can do, as a table and a plot; other options by ARGS
+evaluate: ## what the paper-doll model can do, as a table and a plot; other checkpoints by ARGS, see docs/training.md
 	@$(call in_host,$(training)) "$$PYTHON" -m training.paper_dolls.evaluate $(ARGS)
 
 train-paper-doll: ## train the model in models/paper_doll again, from its VAE: two and a half hours on two cores

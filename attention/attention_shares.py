@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 # Logits that are computed at once, at the most: 512 MB in float32, where PyTorch has no kernel that does without holding them.
 BLOCK = 2**27
@@ -18,7 +19,7 @@ def attention_shares(
     sizes: how many keys each run has, S in all
     returns: [B, T, len(sizes)], float32; a place's shares add up to 1, in the precision of q
     """
-    q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+    q, k = (rearrange(x, "b t (h d) -> b h t d", h=heads) for x in (q, k))
     # Attention to values that are 1 for the keys of a run, and 0 else, is the run's share: the fastest kernels serve.
     runs = torch.cat([row.expand(size, -1) for row, size in zip(torch.eye(len(sizes), device=k.device), sizes)])
     width = q.shape[-1]

@@ -13,7 +13,7 @@ channels of the heads, a constant in the query and the term in the key: then eve
 masks too. docs/performance.md has what each gave. A *region*, where in the target a reference may act, is such a term too:
 the logarithm of the region in the query, and a constant in the keys of that reference.
 
-Torch only: the ComfyUI patch, the training code and the tests all call this file.
+Torch and einops only: the ComfyUI patch, the training code and the tests all call this file.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 # Attention kernels want head sizes that are multiples of 8, so one channel more means eight. Two carry the bias: in half
 # precision the second has what the first rounds off. The others have a region each.
@@ -138,13 +139,15 @@ def shared_attention(
     k = torch.cat([k, references.k.expand(batch, -1, -1)], dim=1)
     v = torch.cat([v, references.v.expand(batch, -1, -1)], dim=1)
     out = attend(q, k, v, mask)
-    return out.unflatten(-1, (heads, wide))[..., :head_dim].flatten(-2) if wide > head_dim else out
+    if wide == head_dim:
+        return out
+    return rearrange(rearrange(out, "b t (h d) -> b t h d", h=heads)[..., :head_dim], "b t h d -> b t (h d)")
 
 
 def _widen(x: torch.Tensor, heads: int, extra: int, terms: torch.Tensor | None = None) -> torch.Tensor:
     """[..., H * d] -> [..., H * (d + extra)]: the first new channels of each head are terms [..., n], the others 0."""
     head_dim = x.shape[-1] // heads
-    x = F.pad(x.unflatten(-1, (heads, head_dim)), (0, extra))
+    x = F.pad(rearrange(x, "... (h d) -> ... h d", h=heads), (0, extra))
     if terms is not None:
-        x[..., head_dim:head_dim + terms.shape[-1]] = terms[..., None, :]
-    return x.flatten(-2)
+        x[..., head_dim:head_dim + terms.shape[-1]] = rearrange(terms, "... n -> ... 1 n")
+    return rearrange(x, "... h d -> ... (h d)")

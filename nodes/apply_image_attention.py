@@ -4,17 +4,19 @@ from comfy_api.latest import io
 
 from ..attention.patch.apply import apply
 from ..encoders.image_tokens import attend_to_images
+from .node import Node
 from .sockets import CATEGORY, ImageAttentionSocket, PartsSocket
 
 
-class Parts2WholeApplyImageAttention(io.ComfyNode):
+class Parts2WholeApplyImageAttention(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeApplyImageAttention",
             display_name="Apply Part Image Attention",
             category=CATEGORY,
-            description="Steers the model by a CLIP image token of each part's picture, beside the text: six at most.",
+            description="Lets the model attend to one CLIP image token for each picture of a part, beside the text: six pictures "
+            "at most.",
             search_aliases=["decoupled cross-attention", "image prompt", "clip vision"],
             inputs=[
                 io.Model.Input("model", tooltip="The model of the same checkpoint. It stays as it is."),

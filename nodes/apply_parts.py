@@ -5,10 +5,11 @@ from comfy_api.latest import io
 from ..attention.patch.applied import AppliedParts
 from ..attention.patch.apply import apply
 from ..pictures.part import require_finite
+from .node import Node
 from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, percent_inputs
 
 
-class Parts2WholeApply(io.ComfyNode):
+class Parts2WholeApply(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -22,8 +23,8 @@ class Parts2WholeApply(io.ComfyNode):
                 AppearanceSocket.Input("appearance", tooltip="From Encode Appearance, Combine Appearances or Load Appearance."),
                 io.Combo.Input(
                     "mask_mode", options=["zero", "drop"], default="zero",
-                    tooltip="What becomes of the pictures outside the masks. zero: as trained, they take some attention and "
-                    "give nothing. drop: they are removed, so that the parts act more strongly. Both cost the same.",
+                    tooltip="What happens to the pictures outside their masks. zero: they take some attention and add nothing, as "
+                    "trained. drop: they are left out, so that the parts act more strongly. Both cost the same.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=10.0, step=0.01,
@@ -32,10 +33,12 @@ class Parts2WholeApply(io.ComfyNode):
                 *percent_inputs(),
                 io.Mask.Input(
                     "region", optional=True,
-                    tooltip="Where in the result the parts may act: 1 as ever, 0 not at all. Any size; best a little larger than "
+                    tooltip="Where in the result the parts may act: 1 fully, 0 not at all. Any size; best a little larger than "
                     "the part. Without it, everywhere.",
                 ),
-                LevelsSocket.Input("levels", optional=True, tooltip="From Strength by Depth. Without it, the same at every depth."),
+                LevelsSocket.Input(
+                    "levels", optional=True, tooltip="From Strength by Depth. Without it, the same strength at every depth."
+                ),
             ],
             outputs=[io.Model.Output()],
         )

@@ -8,10 +8,11 @@ from ..attention.patch.applied import AppliedPose
 from ..attention.patch.apply import apply
 from ..pictures.part import require_finite
 from ..pictures.pose_kind import COLOUR_MAPPED, IUV, pose_kind
+from .node import Node
 from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs
 
 
-class Parts2WholeApplyPose(io.ComfyNode):
+class Parts2WholeApplyPose(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

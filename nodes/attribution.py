@@ -5,19 +5,20 @@ from comfy_api.latest import io
 
 from ..attention.patch.apply import record
 from ..sheets.attribution_sheet import attribution_sheet
+from .node import Node
 from .shown import shown
 from .sockets import CATEGORY, AttributionSocket
 
 
-class Parts2WholeRecordAttribution(io.ComfyNode):
+class Parts2WholeRecordAttribution(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeRecordAttribution",
             display_name="Record Attribution",
             category=CATEGORY,
-            description="Records, while the model samples, how much attention each place of the result pays to each part. The "
-            "result stays the same; sampling takes longer.",
+            description="Records, while the model samples, how much attention each position of the result pays to each part. "
+            "The result stays the same; sampling takes longer.",
             search_aliases=["attention map", "heat map", "explain"],
             inputs=[io.Model.Input("model", tooltip="With Apply Parts2Whole before or after this node.")],
             outputs=[io.Model.Output(tooltip="For one sampler."), AttributionSocket.Output(display_name="ATTRIBUTION")],
@@ -28,14 +29,14 @@ class Parts2WholeRecordAttribution(io.ComfyNode):
         return io.NodeOutput(*record(model))
 
 
-class Parts2WholeShowAttribution(io.ComfyNode):
+class Parts2WholeShowAttribution(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeShowAttribution",
             display_name="Show Attribution",
             category=CATEGORY,
-            description="Shows which part each place of the result attended to, and how the shares went over the steps.",
+            description="Shows which part each position of the result attended to, and how the shares change over the steps.",
             search_aliases=["attention map", "heat map", "explain", "bleeding"],
             is_output_node=True,
             inputs=[
@@ -47,8 +48,8 @@ class Parts2WholeShowAttribution(io.ComfyNode):
                 io.Image.Output(display_name="IMAGE", tooltip="The sheet that the node shows."),
                 io.Mask.Output(
                     display_name="MASK",
-                    tooltip="One for each part of each latent, in the parts' order: its share of the attention, 0..1, with 8 "
-                    "pixels for each place of the latent.",
+                    tooltip="One for each part of each latent, in the parts' order: its share of the attention, 0..1, 8 "
+                    "pixels for each position of the latent.",
                 ),
             ],
         )

@@ -3,19 +3,20 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..attention.bank import Appearance
+from .node import Node
 from .sockets import CATEGORY, AppearanceSocket
 
 MOST_REFERENCES = 256  # sixteen inputs of sixteen parts each
 
 
-class Parts2WholeCombineAppearances(io.ComfyNode):
+class Parts2WholeCombineAppearances(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeCombineAppearances",
             display_name="Combine Appearances",
             category=CATEGORY,
-            description="Joins parts that were encoded apart, so that one can be swapped without encoding the others again.",
+            description="Joins parts that were encoded separately, so that one can be swapped without encoding the others again.",
             search_aliases=["merge appearances", "join appearances"],
             inputs=[
                 io.Autogrow.Input(

@@ -3,17 +3,18 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..encoders.appearance import encode_appearance
+from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket, PartsSocket, frame_inputs
 
 
-class Parts2WholeEncodeAppearance(io.ComfyNode):
+class Parts2WholeEncodeAppearance(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeEncodeAppearance",
             display_name="Encode Appearance",
             category=CATEGORY,
-            description="Encodes parts with the appearance encoder, once: neither prompt, seed nor steps matter to it.",
+            description="Encodes parts with the appearance encoder, once: the result does not depend on prompt, seed or steps.",
             search_aliases=["encode parts", "encode references"],
             inputs=[
                 AppearanceEncoderSocket.Input(

@@ -3,10 +3,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..encoders.label_embedding import embed_labels
+from .node import Node
 from .sockets import CATEGORY, PartSocket, PartsSocket
 
 
-class Parts2WholeEncodeLabels(io.ComfyNode):
+class Parts2WholeEncodeLabels(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

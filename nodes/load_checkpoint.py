@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..encoders.checkpoint.files import checkpoint_folder, list_checkpoints
 from ..encoders.checkpoint.load import load_checkpoint
+from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, ImageAttentionSocket, PoseGuiderSocket
 
 
-class Parts2WholeLoader(io.ComfyNode):
+class Parts2WholeLoader(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -21,8 +22,8 @@ class Parts2WholeLoader(io.ComfyNode):
                 io.Combo.Input(
                     "checkpoint", options=list_checkpoints(),
                     tooltip="A folder under models/parts2whole or models/diffusers (or under these keys of "
-                    "extra_model_paths.yaml) that has a reference_unet folder in it. paper_doll comes with this pack: small "
-                    "figures, and no download.",
+                    "extra_model_paths.yaml) that has a reference_unet folder in it. paper_doll comes with this pack: it draws "
+                    "small figures and needs no download.",
                 ),
             ],
             outputs=[

@@ -6,10 +6,11 @@ from comfy_api.latest import io
 
 from ..pictures.part_file import is_from_mask_editor, read_part
 from ..pictures.picture_file import list_pictures, picture_path
+from .node import Node
 from .sockets import CATEGORY, PartSocket, label_inputs
 
 
-class Parts2WholeLoadPart(io.ComfyNode):
+class Parts2WholeLoadPart(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -26,10 +27,10 @@ class Parts2WholeLoadPart(io.ComfyNode):
                 *label_inputs(),
                 io.Combo.Input(
                     "mask_source", options=["auto", "alpha", "painted", "whole picture"], default="auto", optional=True,
-                    tooltip="Where the mask comes from when none is connected. alpha: the opaque places of a cut-out. painted: "
-                    "the places painted in the mask editor, which opens a cut-out with its background painted: press Clear "
-                    "there first. whole picture: all of it. auto: painted for a picture from the mask editor, else alpha, which "
-                    "is all of a picture without transparency.",
+                    tooltip="Where the mask comes from when none is connected. alpha: the opaque pixels of a cut-out, or all of a "
+                    "picture without transparency. painted: what was painted in the mask editor, which opens a cut-out with its "
+                    "background painted: press Clear there first. whole picture: all of it. auto: painted for a picture from "
+                    "the mask editor, otherwise alpha.",
                 ),
                 io.Mask.Input(
                     "mask", optional=True,

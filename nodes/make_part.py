@@ -3,10 +3,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pictures.part import make_part
+from .node import Node
 from .sockets import CATEGORY, PartSocket, label_inputs
 
 
-class Parts2WholeMakePart(io.ComfyNode):
+class Parts2WholeMakePart(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

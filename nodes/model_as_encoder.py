@@ -3,10 +3,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..encoders.appearance import model_as_encoder
+from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket
 
 
-class Parts2WholeModelAsEncoder(io.ComfyNode):
+class Parts2WholeModelAsEncoder(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -4,20 +4,21 @@ from comfy_api.latest import io
 
 from ..pictures.outfits import cross
 from ..sheets.outfit_sheet import labels, outfit_sheet
+from .node import Node
 from .shown import shown
 from .sockets import CATEGORY, GridSocket, PartsSocket
 
 
-class Parts2WholeOutfitGrid(io.ComfyNode):
+class Parts2WholeOutfitGrid(Node):
     @classmethod
     def define_schema(cls):
-        each = "One PARTS: each of its parts is a {0} of its own. Several, as a list: each is one {0}, with all its parts."
+        each = "One PARTS: each of its parts is a {0}. A list of PARTS: each of them is a {0}, with all its parts."
         return io.Schema(
             node_id="Parts2WholeOutfitGrid",
             display_name="Outfit Grid",
             category=CATEGORY,
-            description="Puts every part of the rows together with every part of the columns, faces with garments for example. "
-            "What follows runs once for each, in one queue.",
+            description="Combines every part of the rows with every part of the columns, for example faces with garments. The "
+            "nodes after it run once for each combination, in one queue.",
             search_aliases=["xy plot", "lookbook", "combinations", "outfits"],
             is_input_list=True,
             inputs=[
@@ -39,7 +40,7 @@ class Parts2WholeOutfitGrid(io.ComfyNode):
         return io.NodeOutput(outfits, grid)
 
 
-class Parts2WholeOutfitSheet(io.ComfyNode):
+class Parts2WholeOutfitSheet(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..pictures.human_parsing import list_parsers, parse_photo, parser_folder
 from ..pictures.label_maps import SCHEMES, parts_of, read_label_map
 from ..pictures.part import LABELS
+from .node import Node
 from .sockets import CATEGORY, PartSocket
 
 
@@ -22,7 +23,7 @@ def _part_outputs() -> list[io.Output]:
     ]
 
 
-class Parts2WholePhotoToParts(io.ComfyNode):
+class Parts2WholePhotoToParts(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -55,14 +56,14 @@ class Parts2WholePhotoToParts(io.ComfyNode):
         return io.NodeOutput(*parts_of(image, *parse_photo(image, parser_folder(parser)), smallest).values())
 
 
-class Parts2WholeLabelMapToParts(io.ComfyNode):
+class Parts2WholeLabelMapToParts(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeLabelMapToParts",
             display_name="Label Map to Parts",
             category=CATEGORY,
-            description="Finds the six parts in a photograph by the label map that a human parser made of it.",
+            description="Finds the six parts in a photograph from the label map that a human parser made of it.",
             search_aliases=["human parsing", "parsing map", "ATR", "LIP", "CIHP"],
             inputs=[
                 io.Image.Input("image", tooltip="A photograph of one person, or several as a batch."),
@@ -71,7 +72,7 @@ class Parts2WholeLabelMapToParts(io.ComfyNode):
                     tooltip="One for each picture, of any size: class numbers as grey values, or in the colours of the PASCAL VOC "
                     "palette.",
                 ),
-                io.Combo.Input("scheme", options=list(SCHEMES), default="ATR", tooltip="Whose class numbers the map has."),
+                io.Combo.Input("scheme", options=list(SCHEMES), default="ATR", tooltip="Which class numbers the map uses."),
                 _smallest_input(),
             ],
             outputs=_part_outputs(),

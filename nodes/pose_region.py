@@ -4,17 +4,18 @@ from comfy_api.latest import io
 
 from ..pictures.part import LABELS
 from ..pictures.pose_region import pose_region
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholePoseRegion(io.ComfyNode):
+class Parts2WholePoseRegion(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholePoseRegion",
             display_name="Region from Pose",
             category=CATEGORY,
-            description="Where in the result a part belongs, told by a raw IUV DensePose picture.",
+            description="Makes a mask of where in the result a part belongs, from a raw IUV DensePose picture.",
             search_aliases=["densepose mask", "body region", "regional"],
             inputs=[
                 io.Image.Input("image", tooltip="Raw IUV DensePose, as for Apply Pose Guider: the part index 0..24 in blue."),
@@ -25,7 +26,7 @@ class Parts2WholePoseRegion(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "grow", default=0.04, min=0.0, max=1.0, step=0.005,
-                    tooltip="How much larger than that the region is, on every side, as a share of the picture's height.",
+                    tooltip="How far the region reaches beyond these parts of the body, as a share of the picture's height.",
                 ),
             ],
             outputs=[io.Mask.Output(tooltip="For the region of Apply Parts2Whole.")],

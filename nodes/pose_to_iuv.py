@@ -4,17 +4,18 @@ from comfy_api.latest import io
 
 from ..pictures.part import require_finite
 from ..pictures.pose_kind import to_iuv
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholePoseToIUV(io.ComfyNode):
+class Parts2WholePoseToIUV(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholePoseToIUV",
             display_name="DensePose to IUV",
             category=CATEGORY,
-            description="Makes raw IUV of a colour-mapped DensePose picture, as far as its colours tell.",
+            description="Converts colour-mapped DensePose to raw IUV, without U and V: the colours hold only the part index.",
             search_aliases=["convert densepose", "viridis", "IUV"],
             inputs=[
                 io.Image.Input(

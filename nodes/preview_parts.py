@@ -3,11 +3,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..sheets.parts_sheet import parts_sheet
+from .node import Node
 from .shown import shown
 from .sockets import CATEGORY, PartsSocket, frame_inputs
 
 
-class Parts2WholePreviewParts(io.ComfyNode):
+class Parts2WholePreviewParts(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

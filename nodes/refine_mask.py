@@ -3,26 +3,28 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pictures.refine_mask import refine_mask
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholeRefineMask(io.ComfyNode):
+class Parts2WholeRefineMask(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeRefineMask",
             display_name="Refine Mask",
             category=CATEGORY,
-            description="Mends the mask of a part: largest piece, holes filled, grown, fitted to the picture's edges, feathered.",
+            description="Mends the mask of a part: keeps its largest piece, fills holes, grows or shrinks it, fits it to the "
+            "picture's edges, feathers it.",
             search_aliases=["grow mask", "fill holes", "largest component", "mask edges", "guided filter"],
             inputs=[
                 io.Mask.Input("mask", tooltip="1 where the picture shows the part."),
-                io.Image.Input("image", optional=True, tooltip="The picture of the mask, for its edges."),
+                io.Image.Input("image", optional=True, tooltip="The picture that the mask belongs to, for edges."),
                 io.Boolean.Input(
                     "largest", default=False,
-                    tooltip="Keeps the largest piece alone. Leave it off for shoes: they are two pieces.",
+                    tooltip="Keeps only the largest piece. Leave it off for shoes: they are two pieces.",
                 ),
-                io.Boolean.Input("fill_holes", default=True, tooltip="Fills what is enclosed by the mask."),
+                io.Boolean.Input("fill_holes", default=True, tooltip="Fills holes that the mask encloses."),
                 io.Int.Input("grow", default=0, min=-512, max=512, tooltip="Pixels by which the mask grows; negative shrinks it."),
                 io.Int.Input(
                     "edges", default=0, min=0, max=256,

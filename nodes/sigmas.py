@@ -3,18 +3,18 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..encoders.checkpoint.schedule import ddim_sigmas
+from .node import Node
 from .sockets import CATEGORY
 
 
-class Parts2WholeSigmas(io.ComfyNode):
+class Parts2WholeSigmas(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeSigmas",
             display_name="Parts2Whole Sigmas",
             category=CATEGORY,
-            description="The DDIM timesteps of the public Parts2Whole release, ending at its last alpha: for SamplerCustom with "
-            "the ddim sampler.",
+            description="The sigmas of the public release's DDIM schedule, for SamplerCustom with the ddim sampler.",
             search_aliases=["ddim scheduler", "ddim sigmas"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that samples: its noise schedule is read."),

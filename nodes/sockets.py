@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..attention.bank import Appearance
@@ -24,9 +25,11 @@ GridSocket = io.Custom("P2W_GRID")
 GridSocket.Type = OutfitGrid
 LevelsSocket = io.Custom("P2W_LEVELS")
 LevelsSocket.Type = tuple[float, ...]
-# The host's patchers around encoders.pose_guider.PoseGuider and attention.image_attention.ImageAttention.
+# The host's patchers around encoders.pose_network.PoseNetwork and attention.image_attention.ImageAttention.
 PoseGuiderSocket = io.Custom("P2W_POSE_GUIDER")
+PoseGuiderSocket.Type = ModelPatcher
 ImageAttentionSocket = io.Custom("P2W_IMAGE_ATTENTION")
+ImageAttentionSocket.Type = ModelPatcher
 
 CATEGORY = "Parts2Whole"
 
@@ -39,8 +42,7 @@ def label_inputs() -> list[io.Input]:
         ),
         io.String.Input(
             "custom_label", default="", optional=True,
-            tooltip="A label of your own, for example 'handbag'. Used instead of the list's where it is not empty. Up to 77 "
-            "tokens.",
+            tooltip="A label of your own, for example 'handbag'. Used instead of label unless it is empty. Up to 77 tokens.",
         ),
     ]
 
@@ -50,16 +52,16 @@ def frame_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "width", default=512, min=16, max=16384, step=8,
-            tooltip="Width of the frame in pixels. The public Parts2Whole checkpoint was made for the size of the result.",
+            tooltip="Width in pixels of the frame that the encoder sees. The public release takes the size of the result.",
         ),
         io.Int.Input(
             "height", default=768, min=16, max=16384, step=8,
-            tooltip="Height of the frame in pixels. The public Parts2Whole checkpoint was made for the size of the result.",
+            tooltip="Height in pixels of the frame that the encoder sees. The public release takes the size of the result.",
         ),
         io.Combo.Input(
             "fit", options=["stretch", "pad", "crop"], default="stretch", optional=True,
-            tooltip="How a picture of another shape comes to the frame. stretch: as the public checkpoint was trained. pad: whole, "
-            "with white beside it. crop: as much as fits, the part in the middle.",
+            tooltip="How a picture of another shape is fitted to the frame. stretch: as the public release was trained. pad: the "
+            "whole picture, with white beside it. crop: as much as fits, with the part in the middle.",
         ),
     ]
 

@@ -6,17 +6,18 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, save_appearance
+from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket
 
 
-class Parts2WholeSaveAppearance(io.ComfyNode):
+class Parts2WholeSaveAppearance(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="Parts2WholeSaveAppearance",
             display_name="Save Appearance",
             category=CATEGORY,
-            description="Saves encoded parts, so that they are worn again without their pictures and without encoding.",
+            description="Saves encoded parts to a file, to be worn again without their pictures and without encoding.",
             search_aliases=["wardrobe", "save outfit", "export appearance"],
             is_output_node=True,
             inputs=[
@@ -26,7 +27,7 @@ class Parts2WholeSaveAppearance(io.ComfyNode):
                     tooltip="Where under ComfyUI's output folder. Load Appearance lists what lies in output/wardrobe.",
                 ),
             ],
-            outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="The same, to go on with.")],
+            outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="The same appearance.")],
         )
 
     @classmethod
@@ -37,7 +38,7 @@ class Parts2WholeSaveAppearance(io.ComfyNode):
         return io.NodeOutput(appearance, ui={"text": (path,)})
 
 
-class Parts2WholeLoadAppearance(io.ComfyNode):
+class Parts2WholeLoadAppearance(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -50,7 +51,7 @@ class Parts2WholeLoadAppearance(io.ComfyNode):
                 io.Combo.Input("file", options=list_appearances(), tooltip="A file in output/wardrobe."),
                 AppearanceEncoderSocket.Input(
                     "appearance_encoder", optional=True,
-                    tooltip="The encoder of the checkpoint in use: parts that another one encoded are refused.",
+                    tooltip="The encoder of the checkpoint in use: parts from another encoder are refused.",
                 ),
             ],
             outputs=[AppearanceSocket.Output(display_name="APPEARANCE", tooltip="For Apply Parts2Whole or Combine Appearances.")],

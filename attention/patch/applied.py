@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..bank import Appearance, BlockAddress
 from ..image_attention import KeysAndValues
+from .host import Architecture, Carried, architecture, first_width, require_unet
 
 
 @dataclass(frozen=True, eq=False)
-class AppliedParts:
+class AppliedParts(Carried):
     """References for the shared self-attention.
 
     keep_removed: masked-out tokens stay in the softmax as zero keys, as trained; otherwise they are dropped
@@ -24,6 +25,7 @@ class AppliedParts:
     levels: factors of the strength by how often the latent was halved, from 0 on; the last one holds for all deeper levels
     """
 
+    kind: ClassVar[str] = "parts"
     appearance: Appearance
     keep_removed: bool
     strength: float
@@ -32,27 +34,105 @@ class AppliedParts:
     region: torch.Tensor | None = None
     levels: tuple[float, ...] = (1.0,)
 
+    def check(self, model: ModelPatcher):
+        """raises: ValueError where a reference was encoded for another architecture than the MODEL's"""
+        for reference in self.appearance.references:
+            widths = {address: bank.tokens.shape[-1] for address, bank in reference.banks.items()}
+            made_for = Architecture(widths, reference.context_channels)
+            _require_same(made_for, architecture(model), f"The appearance of '{reference.label}'", "Encode Appearance")
+
+    @property
+    def nowhere(self) -> bool:
+        """Whether the region is zero everywhere."""
+        return self.region is not None and not self.region.any()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes nothing."""
+        return self.strength == 0 or self.start >= self.end or not any(self.levels) or self.nowhere
+
+    def strength_at(self, level: int) -> float:
+        """The weight of the references where the latent was halved so often."""
+        return self.strength * self.levels[min(level, len(self.levels) - 1)]
+
 
 @dataclass(frozen=True, eq=False)
-class AppliedPose:
+class AppliedPose(Carried):
     """Pose pictures [B, H, W, C] in 0..1 for the pose guider; strength multiplies its features."""
 
+    kind: ClassVar[str] = "poses"
     guider: ModelPatcher
     image: torch.Tensor
     strength: float
     start: float
     end: float
 
+    def check(self, model: ModelPatcher):
+        """raises: ValueError for a pose guider of another width than the MODEL's"""
+        expected, got = first_width(require_unet(model)), self.guider.model.conv_out.weight.shape[0]
+        if got != expected:
+            raise ValueError(
+                f"The pose guider was made for a U-Net of width {got}, the MODEL has {expected}. Take both from the same Load "
+                "Parts2Whole node."
+            )
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes nothing."""
+        return self.strength == 0 or self.start >= self.end
+
 
 @dataclass(frozen=True, eq=False)
-class AppliedImageAttention:
+class AppliedImageAttention(Carried):
     """Keys and values [1, 6, C] of the image tokens at every cross-attention layer; strength multiplies their output.
 
     context_channels: width of the text beside which they were trained
     """
 
+    kind: ClassVar[str] = "images"
     keys: Mapping[BlockAddress, KeysAndValues]
     context_channels: int
     strength: float
     start: ClassVar[float] = 0.0
     end: ClassVar[float] = 1.0
+
+    def check(self, model: ModelPatcher):
+        """raises: ValueError for projections that were made for another architecture than the MODEL's"""
+        made_for = Architecture({address: k.shape[-1] for address, (k, _) in self.keys.items()}, self.context_channels)
+        _require_same(made_for, architecture(model), "The image attention", "Load Parts2Whole")
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes nothing."""
+        return self.strength == 0
+
+
+Applied = AppliedParts | AppliedPose | AppliedImageAttention
+
+
+class EverythingApplied(NamedTuple):
+    """All that is applied to a MODEL, in the order in which it was."""
+
+    parts: tuple[AppliedParts, ...] = ()
+    poses: tuple[AppliedPose, ...] = ()
+    images: tuple[AppliedImageAttention, ...] = ()
+
+    def plus(self, applied: Applied) -> EverythingApplied:
+        return self._replace(**{applied.kind: (*getattr(self, applied.kind), applied)})
+
+    @property
+    def timed(self) -> bool:
+        """Whether something acts in a part of the noise schedule only."""
+        return any(applied.start > 0 or applied.end < 1 for kind in self for applied in kind)
+
+    def only(self, acts) -> EverythingApplied:
+        """What of it acts. acts: Applied -> bool"""
+        return EverythingApplied(*(tuple(applied for applied in kind if acts(applied)) for kind in self))
+
+
+def _require_same(made_for: Architecture, has: Architecture, what: str, node: str):
+    if made_for != has:
+        raise ValueError(
+            f"{what} was made for a U-Net with {made_for}; the MODEL has {has}. Connect {node} to what belongs to this "
+            "MODEL: SD1.5 to SD1.5, SDXL to SDXL."
+        )

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce
 
 from ..attention_shares import attention_shares
 from .applied import AppliedParts
+from .host import Carried
 
 ITSELF, REMOVED = "the picture itself", "outside the masks"
 _ADDING = threading.Lock()  # with several GPUs the host samples in a thread for each
@@ -29,7 +31,7 @@ class _Step(NamedTuple):
         return self.total / self.count
 
 
-class Attribution:
+class Attribution(Carried):
     """What is gathered in one sampling run, of the positive conditioning.
 
     names: the target itself, every reference in turn, and what the masks removed
@@ -84,7 +86,8 @@ class Attribution:
         for column, share in zip(self._columns, shares.unbind(-1)):
             every[..., column] = share
         # A sum, so that it does not matter in which batches the host puts the conditionings.
-        maps = every.unflatten(0, (chunks, -1)).sum(0).mT.unflatten(2, grid)
+        maps = reduce(every, "(chunks latents) t names -> latents t names", "sum", chunks=chunks)
+        maps = rearrange(maps, "latents (h w) names -> latents names h w", h=grid[0])
         maps = F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
         with _ADDING:
             self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, chunks)

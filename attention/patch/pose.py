@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import comfy.utils
 import torch
+import torch.nn as nn
 
-from ...encoders.pose_network import PoseNetwork
 
-
-def encode_pose(guider: PoseNetwork, image: torch.Tensor, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
+def encode_pose(guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
     """Pose features for a latent of the given size.
 
+    guider: an `encoders.pose_network.PoseNetwork`
     image: [B, H, W, C >= 3] in 0..1, of any size: resized by Lanczos, aspect ratio not kept
     grid: (h, w) of the latent
     returns: [B, C, h, w], float32

@@ -1,152 +1,164 @@
-"""What runs inside the U-Net: the patches that `model_patch` puts in place. They read tensors and keep no state."""
+"""What runs inside the U-Net: the patches that `step` puts in place for one call. They keep nothing from call to call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import optimized_attention
+from einops import rearrange
 
 from ..image_attention import KeysAndValues
 from ..shared_attention import ReferenceKeys, shared_attention
-
-# Where `model_patch` writes down, in transformer_options, which indices of cond_or_uncond are the positive conditioning.
-CONDITIONAL = "parts2whole_conditional"
-# And the regions of the references in the order of their numbers: each [B, 1, h, w] in 0..1 for the whole batch, in latents.
-REGIONS = "parts2whole_regions"
-# And the Attribution that gathers shares of the attention, or None.
-ATTRIBUTION = "parts2whole_attribution"
+from .attribution import Attribution
+from .batch import Batch, Span, put_together, take
+from .host import Carried
 
 
-class ShareReferences:
-    """attn1 replacement: the conditional chunks attend to the references too.
+class ShareReferences(Carried):
+    """attn1 replacement: the positive conditioning's rows attend to the references too.
 
+    regions: of the references in the order of their numbers, each [R, 1, h, w] in 0..1, in latents
+    attribution: gathers shares of the attention; None: they are not recorded
     previous: another node's replacement of the same block, or None
     """
 
-    def __init__(self, references: ReferenceKeys, previous: Callable | None):
-        self.references = references
-        self.previous = previous
+    def __init__(
+        self, references: ReferenceKeys, heads: int, batch: Batch, regions: tuple[torch.Tensor, ...] = (),
+        attribution: Attribution | None = None, previous: Callable | None = None,
+    ):
+        self.references, self.heads = references, heads
+        self.batch, self.regions, self.attribution, self.previous = batch, regions, attribution, previous
 
     def __call__(self, q, k, v, options):
-        conditional = conditional_chunks(options)
-        out = [None] * len(conditional)
-        for sees_references in (False, True):
-            chunks = [i for i, flag in enumerate(conditional) if flag == sees_references]
-            if not chunks:
-                continue
-            q_, k_, v_ = (_select_chunks(x, chunks, len(conditional)) for x in (q, k, v))
+        spans = self.batch.spans(len(q), options)
+        kinds = {}
+        for positive in sorted({span.positive for span in spans}):
+            q_, k_, v_ = (take(x, spans, positive) for x in (q, k, v))
             # HyperTile makes a batch of tiles of the queries alone; the host's attention then reads the keys as such a batch.
             k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
 
-            def attend(q, k, v, mask=None, chunks=chunks, sees_references=sees_references):
-                # What another node puts in the attention's place does not attend by these shares.
-                if sees_references and options.get(ATTRIBUTION) and self.previous is None:
-                    lengths, grid = self.references.lengths, tuple(options["activations_shape"][2:])
-                    removed = len(self.references.k) - sum(lengths)
-                    options[ATTRIBUTION].add(q, k, mask, options["n_heads"], lengths, removed, grid, len(chunks))
-                return _attend(q, k, v, options, self.previous, chunks, mask)
+            def attend(q, k, v, mask=None, positive=positive):
+                return _attend(q, k, v, self.heads, options, self.previous, self.batch, positive, mask)
 
-            if sees_references:
-                regions = _regions_of(options, chunks, q_.shape)
-                result = shared_attention(q_, k_, v_, self.references, options["n_heads"], attend, regions)
+            if positive:
+                regions = self._regions_at(spans, q_.shape, options)
+                kinds[True] = shared_attention(q_, k_, v_, self.references, self.heads, self._recorded(attend, options), regions)
             else:
-                result = attend(q_, k_, v_)
-            for chunk, rows in zip(chunks, result.chunk(len(chunks))):
-                out[chunk] = rows
-        return torch.cat(out)
+                kinds[False] = attend(q_, k_, v_)
+        return put_together(spans, kinds)
+
+    def _recorded(self, attend: Callable, options: dict[str, Any]) -> Callable:
+        """The same attention, whose shares the attribution gets."""
+        # What another node puts in the attention's place does not attend by these shares.
+        if self.attribution is None or self.previous is not None or "activations_shape" not in options:
+            return attend
+
+        def recorded(q, k, v, mask=None):
+            lengths, grid = self.references.lengths, tuple(options["activations_shape"][2:])
+            removed, conditionings = len(self.references.k) - sum(lengths), sum(self.batch.positive_chunks(options))
+            self.attribution.add(q, k, mask, self.heads, lengths, removed, grid, conditionings)
+            return attend(q, k, v, mask)
+
+        return recorded
+
+    def _regions_at(self, spans: list[Span], shape: torch.Size, options: dict[str, Any]) -> torch.Tensor | None:
+        """The regions at the tokens of the positive conditioning's queries: [B, T, N]"""
+        if not self.regions:
+            return None
+        rows, grid = spans[-1].stop, _grid_of(options, self.batch, shape[1])
+        of_this_kind = sum(span.stop - span.start for span in spans if span.positive)
+        if rows != len(self.batch.rows) or grid is None or shape[0] != of_this_kind:
+            layer = options.get("activations_shape", self.regions[0].shape)
+            raise ValueError(
+                f"Another node on the MODEL gives the self-attention {list(shape[:2])} places where the latent has "
+                f"{[layer[0], layer[2] * layer[3]]}, so a region cannot be told: remove the region of Apply Parts2Whole, or that "
+                "node (HyperTile and Token Merging do so)."
+            )
+        maps = [F.adaptive_avg_pool2d(take(region, spans, True), grid) for region in self.regions]
+        return rearrange(maps, "regions b 1 h w -> b (h w) regions")
 
 
-class AddImageTokens:
-    """attn2 replacement: adds the attention to the image tokens in the conditional chunks.
+class AddImageTokens(Carried):
+    """attn2 replacement: adds the attention to the image tokens in the positive conditioning's rows.
 
-    In the unconditional chunks all tokens are zero as trained, so that their values add exactly nothing.
+    In the other rows all tokens are zero as trained, so that their values add exactly nothing.
 
     tokens: keys and values [1, 6, C], and the factor of what they add, of every image attention applied
+    previous: another node's replacement of the same block, or None
     """
 
-    def __init__(self, tokens: list[tuple[KeysAndValues, float]], previous: Callable | None):
-        self.tokens = tokens
-        self.previous = previous
+    def __init__(
+        self, tokens: list[tuple[KeysAndValues, float]], heads: int, batch: Batch, previous: Callable | None = None
+    ):
+        self.tokens, self.heads, self.batch, self.previous = tokens, heads, batch, previous
 
     def __call__(self, q, k, v, options):
-        conditional = conditional_chunks(options)
-        out = _attend(q, k, v, options, self.previous, list(range(len(conditional))))
-        chunks = [i for i, flag in enumerate(conditional) if flag]
-        if not chunks:
+        out = _attend(q, k, v, self.heads, options, self.previous)
+        spans = self.batch.text_spans(q, k, options)
+        if not any(span.positive for span in spans):
             return out
-        out = list(out.chunk(len(conditional)))
-        q = _select_chunks(q, chunks, len(conditional))
+        kinds = {positive: take(out, spans, positive) for positive in {span.positive for span in spans}}
+        q = take(q, spans, True)
         for (k, v), strength in self.tokens:
             k, v = (x.expand(q.shape[0], -1, -1) for x in (k, v))
-            added = _attend(q, k, v, options, None, chunks) * strength
-            for chunk, rows in zip(chunks, added.chunk(len(chunks))):
-                out[chunk] = out[chunk] + rows
-        return torch.cat(out)
+            kinds[True] = kinds[True] + _attend(q, k, v, self.heads, options, None, self.batch, True) * strength
+        return put_together(spans, kinds)
 
 
-class AddPose:
-    """input_block_patch: adds the pose features to the first convolution's output, in all chunks.
+class AddPose(Carried):
+    """input_block_patch: adds the pose features to the first convolution's output, in all rows.
 
-    features: for every chunk [B, C, h, w]
+    features: [R, C, h, w], a map for each row
     """
 
-    def __init__(self, features: list[torch.Tensor]):
-        self.features = features
+    def __init__(self, features: torch.Tensor, batch: Batch):
+        self.features, self.batch, self._called = features, batch, False
 
     def __call__(self, h, options):
-        if options["block"] != ("input", 0):
+        first, self._called = not self._called, True
+        if options.get("block", ("input", 0) if first else None) != ("input", 0):
             return h
-        return torch.cat([
-            rows + comfy.utils.repeat_to_batch_size(features, rows.shape[0]).to(rows.dtype)
-            for rows, features in zip(h.chunk(len(self.features)), self.features)
-        ])
+        features = self.batch.like(self.features, len(h))
+        if features.shape != h.shape:
+            raise ValueError(
+                f"Another node gives the U-Net's first convolution {list(h.shape[1:])} channels and places, where the pose has "
+                f"{list(features.shape[1:])}: remove that node, or Apply Pose Guider."
+            )
+        return h + features.to(h.dtype)
 
 
-def conditional_chunks(options: dict) -> list[bool]:
-    """For each chunk of the batch whether it belongs to the positive conditioning."""
-    conditional = options.get(CONDITIONAL)
-    return [conditional[index] if conditional else index == 0 for index in options.get("cond_or_uncond", [0])]
+def _grid_of(options: dict[str, Any], batch: Batch, tokens: int) -> tuple[int, int] | None:
+    """(h, w) of a layer of so many tokens; None where these are not the layer's. Where the options do not tell, it is the latent
+    halved as often as it takes."""
+    if "activations_shape" in options:
+        h, w = options["activations_shape"][2:]
+    else:
+        h, w = batch.grid
+        while h * w > tokens:
+            h, w = -(-h // 2), -(-w // 2)
+    return (h, w) if h * w == tokens else None
 
 
-def _attend(q, k, v, options: dict, previous: Callable | None, chunks: list[int], mask: torch.Tensor | None = None) -> torch.Tensor:
+def _attend(
+    q, k, v, heads: int, options: dict[str, Any], previous: Callable | None, batch: Batch | None = None, positive: bool = True,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The attention that the user chose, or another node's replacement, which takes no mask.
 
-    chunks: the part of the batch that q, k, v are
+    batch, positive: where q, k, v are the rows of one kind only
     """
-    options = {**options, "dim_head": q.shape[-1] // options["n_heads"]}
-    for name in ("cond_or_uncond", "uuids"):
-        if name in options:
-            options[name] = [options[name][chunk] for chunk in chunks]
+    options = {**options, "n_heads": heads, "dim_head": q.shape[-1] // heads}
+    if batch is not None:
+        of_this_kind = [chunk == positive for chunk in batch.positive_chunks(options)]
+        for name in ("cond_or_uncond", "uuids"):
+            if name in options:
+                options[name] = [entry for entry, flag in zip(options[name], of_this_kind) if flag]
     if previous is None:
         return optimized_attention(
-            q, k, v, options["n_heads"], mask=mask, attn_precision=options["attn_precision"], transformer_options=options
+            q, k, v, heads, mask=mask, attn_precision=options.get("attn_precision"), transformer_options=options
         )
     # A replacement that hands on the values, as Perturbed-Attention Guidance does, has a row for every key: ours come last.
     return previous(q, k, v, options)[:, :q.shape[1]]
-
-
-def _regions_of(options: dict, chunks: list[int], shape: torch.Size) -> torch.Tensor | None:
-    """The regions at the places of these chunks' queries: [B, T, N]"""
-    regions = options.get(REGIONS)
-    if not regions:
-        return None
-    grid = tuple(options["activations_shape"][2:])
-    count = len(conditional_chunks(options))
-    maps = [F.adaptive_avg_pool2d(_select_chunks(region, chunks, count), grid).flatten(1) for region in regions]
-    if maps[0].shape != shape[:2]:
-        raise ValueError(
-            f"Another node on the MODEL gives the self-attention {list(shape[:2])} places where the latent has "
-            f"{list(maps[0].shape)}, so a region cannot be told: remove the region of Apply Parts2Whole, or that node (HyperTile "
-            "and Token Merging do so)."
-        )
-    return torch.stack(maps, -1)
-
-
-def _select_chunks(x: torch.Tensor, chunks: list[int], count: int) -> torch.Tensor:
-    if len(chunks) == count:
-        return x
-    rows = [x.chunk(count)[chunk] for chunk in chunks]
-    return rows[0] if len(rows) == 1 else torch.cat(rows)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from harness.workbench import apply_parts, apply_pose, noise, rel, run, text
-from parts2whole.attention.patch.unet_patches import REGIONS
 
 
 def left(height=192, width=128):
@@ -16,12 +16,12 @@ def regions_seen(model, draw, **options):
     """The regions of the first call of the U-Net, as its attention gets them."""
     seen = []
 
-    def keep(n, context, value, options):
-        seen.append(options[REGIONS])
-        return n, context, value
+    def keep(executor, *args, **kwargs):
+        seen.append(args[5]["patches_replace"]["attn1"]["middle", 0, 0].regions)
+        return executor(*args, **kwargs)
 
     model = model.clone()
-    model.set_model_attn1_patch(keep)
+    model.add_wrapper(WrappersMP.DIFFUSION_MODEL, keep)
     draw(model, steps=1, **options)
     return seen[0]
 

@@ -108,8 +108,8 @@ def test_weights_that_the_host_unloads_and_loads_during_a_run(checkpoint, everyt
 def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, monkeypatch):
     import sys
 
-    patch = sys.modules["parts2whole.attention.patch.apply"]
-    counts = {"join_references": 0, "encode_pose": 0}
+    patch = sys.modules["parts2whole.attention.patch.step"]
+    counts = {"project_references": 0, "encode_pose": 0}
 
     def count(name):
         original = getattr(patch, name)
@@ -120,15 +120,15 @@ def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, mon
 
         monkeypatch.setattr(patch, name, counted)
 
-    count("join_references")
+    count("project_references")
     count("encode_pose")
     model = everything(checkpoint.model)
     draw(model, steps=5)
-    assert counts == {"join_references": 16, "encode_pose": 1}, "one set of keys for each of 16 layers, one pose"
+    assert counts == {"project_references": 16, "encode_pose": 1}, "one set of keys for each of 16 layers, one pose"
     draw(model, steps=5)
-    assert counts == {"join_references": 32, "encode_pose": 2}, "and again in the next run: nothing outlives one"
+    assert counts == {"project_references": 32, "encode_pose": 2}, "and again in the next run: nothing outlives one"
 
-    counts.update(join_references=0, encode_pose=0)
+    counts.update(project_references=0, encode_pose=0)
     hooks = comfy.hooks.create_hook_lora(lora(model), 1.0, 0.0)
     conds = {
         name: run("ConditioningSetProperties", cond_NEW=text(checkpoint.clip, prompt), strength=1.0, set_cond_area="default",
@@ -136,17 +136,17 @@ def test_everything_is_computed_once_for_a_run(checkpoint, everything, draw, mon
         for name, prompt in (("positive", "a person"), ("negative", ""))
     }
     draw(model, steps=5, **conds)
-    assert counts == {"join_references": 16, "encode_pose": 1}, "weight hooks that stay the same are no exception"
+    assert counts == {"project_references": 16, "encode_pose": 1}, "weight hooks that stay the same are no exception"
 
-    counts.update(join_references=0)
+    counts.update(project_references=0)
     draw(model, steps=5, positive=conds["positive"])
-    assert counts["join_references"] == 16, "the negative conditioning's weights, without the hook, need no references"
+    assert counts["project_references"] == 16, "the negative conditioning's weights, without the hook, need no references"
 
 
 def test_only_the_poses_that_are_needed_are_encoded(checkpoint, draw, monkeypatch):
     import sys
 
-    patch = sys.modules["parts2whole.attention.patch.apply"]
+    patch = sys.modules["parts2whole.attention.patch.step"]
     encoded = []
     original = patch.encode_pose
     monkeypatch.setattr(patch, "encode_pose", lambda *args: encoded.append(len(args[1])) or original(*args))

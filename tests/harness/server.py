@@ -13,13 +13,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "workflows" / "api"))
+
+from comfy_client import Comfy, ServerGone  # noqa: E402
+
 FOLDERS = ("models/parts2whole", "input", "output", "temp", "user", "custom_nodes")
 
 
@@ -95,31 +96,16 @@ class ComfyServer:
 
         on_message: called with every message of the websocket that is about this prompt
         returns: the outputs of its output nodes, by node
-        raises: RuntimeError with the node and the message, where a node failed
+        raises: RuntimeError with the node and the message, where a node failed or the run was interrupted
         """
-        prompt_id = asyncio.run(self._run(workflow, on_message))
-        history = self.get(f"/history/{prompt_id}")[prompt_id]
-        for kind, message in history["status"]["messages"]:
-            if kind == "execution_error":
-                raise RuntimeError(f"{message['node_type']}: {message['exception_message']}")
-        return history["outputs"]
+        async def run() -> dict:
+            async with Comfy(self.address, patience=5) as comfy:
+                return await comfy.run(workflow, on_message)
 
-    async def _run(self, workflow: dict, on_message: Callable[[dict], None]) -> str:
-        client = uuid.uuid4().hex
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"http://{self.address}/ws?clientId={client}", max_msg_size=0) as websocket,
-        ):
-            prompt_id = self.post("/prompt", {"prompt": workflow, "client_id": client})["prompt_id"]
-            async for packet in websocket:
-                if packet.type != aiohttp.WSMsgType.TEXT:
-                    continue  # previews are binary
-                message = json.loads(packet.data)
-                if message.get("data", {}).get("prompt_id") == prompt_id:
-                    on_message(message)
-                    if message["type"] == "executing" and message["data"]["node"] is None:
-                        return prompt_id  # comes last, after the history is written
-        raise RuntimeError(f"ComfyUI went away:\n{self.log()[-3000:]}")
+        try:
+            return asyncio.run(run())
+        except ServerGone as error:
+            raise RuntimeError(f"{error}\n{self.log()[-3000:]}") from None
 
 
 def _has_gpu() -> bool:

@@ -44,7 +44,7 @@ def test_only_files_inside_the_input_folder_are_read(outside, folders, name):
     name = name.replace("{base}", str(folders)) if isinstance(name, str) else name
     node, expected = _node(), f"Invalid image file: {escaped(str(name))}. Upload it, or put it into ComfyUI's input folder."
     assert node.validate_inputs(image=name) == expected
-    for call in (node.fingerprint_inputs, lambda image: node.execute(image, "face", mask_source="alpha")):
+    for call in (node.fingerprint_inputs, lambda image: node.execute(image=image, label="face", mask_source="alpha")):
         with pytest.raises(ValueError) as error:
             call(image=name)
         assert str(error.value) == expected

@@ -49,5 +49,5 @@ def test_a_label_that_the_sheet_cannot_show_is_in_the_nodes_text(checkpoint):
     label = "a long red knitted sweater " * 9
     part = run("Parts2WholeMakePart", label=label, image=WHITE)
     parts = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
-    assert node.execute(parts, 64, 64).ui["text"] == (f"part 1: {label.strip()}",)
-    assert "text" not in node.execute(labelled(checkpoint.clip, image=WHITE), 64, 64).ui
+    assert node.execute(parts=parts, width=64, height=64).ui["text"] == (f"part 1: {label.strip()}",)
+    assert "text" not in node.execute(parts=labelled(checkpoint.clip, image=WHITE), width=64, height=64).ui

@@ -1,18 +1,21 @@
-"""The first workflow that a newcomer opens, in the real server: its picture has the parts' colours where the parts are."""
+"""The first workflow that a newcomer opens, in the real server, with the pack as the registry has it: its picture has the parts'
+colours where the parts are.
+"""
 
-import argparse
 import asyncio
-import importlib.util
 import io
 import json
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
 from conftest import ROOT
+from harness.published import publish
 from harness.server import ComfyServer
 from PIL import Image
 
@@ -26,7 +29,9 @@ PICTURES = ROOT / "workflows" / "input"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with ComfyServer(tmp_path_factory.mktemp("doll"), "--cpu", "--use-pytorch-cross-attention") as server:
+    base = tmp_path_factory.mktemp("doll")
+    publish(base / "custom_nodes" / "comfyui-parts2whole")
+    with ComfyServer(base, "--cpu", "--use-pytorch-cross-attention") as server:
         yield server
 
 
@@ -50,6 +55,19 @@ def test_pictures_and_model_are_there_without_any_setting_up(server):
     assert names and all((Path(server.base) / "input" / name).read_bytes() == (PICTURES / name).read_bytes() for name in names)
     checkpoints = server.get("/object_info/Parts2WholeLoader")["Parts2WholeLoader"]["input"]["required"]["checkpoint"]
     assert "paper_doll" in checkpoints[1]["options"]
+
+
+def test_the_published_pack_has_the_nodes_their_pages_and_templates_and_nothing_else(server):
+    pack = server.base / "custom_nodes" / "comfyui-parts2whole"
+    assert {path.name for path in pack.iterdir() if path.name != "__pycache__"} == {
+        "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "__init__.py", "attention", "docs", "encoders", "locales",
+        "models", "nodes", "pictures", "pyproject.toml", "sheets", "web", "workflows",
+    }
+    assert not [path.name for path in pack.rglob("*") if path.suffix in (".jsonl", ".yaml")]
+    nodes = {id for id in server.get("/object_info") if id.startswith("Parts2Whole")}
+    assert nodes and all((pack / "web" / "docs" / f"{id}.md").is_file() for id in nodes)
+    templates = server.get("/workflow_templates")["comfyui-parts2whole"]
+    assert sorted(templates) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 
 def test_pictures_and_prompt_are_those_of_one_figure(true):
@@ -140,24 +158,6 @@ def test_what_takes_time_shows_its_progress(server):
     assert ended["KSampler"] == (20, 20)
 
 
-def test_the_headless_example_tells_parts_of_one_label_apart(server, tmp_path):
-    spec = importlib.util.spec_from_file_location("compose", ROOT / "workflows" / "api" / "compose.py")
-    compose = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(compose)
-    Image.new("RGB", (8, 8)).save(tmp_path / "mine.png")
-    workflow = json.loads(json.dumps(GRID))
-    workflow["25"]["inputs"]["custom_label"] = " coat "
-    parts = [("face#2", tmp_path / "mine.png"), ("coat", tmp_path / "mine.png")]
-
-    async def change():
-        async with aiohttp.ClientSession(f"http://{server.address}") as session:
-            await compose.change(session, workflow, argparse.Namespace(part=parts, pose=None, prompt=None, seed=None))
-
-    asyncio.run(change())
-    changed = {id for id, node in workflow.items() if node["inputs"].get("image") != GRID[id]["inputs"].get("image")}
-    assert changed == {"24", "25"} and workflow["24"]["inputs"]["image"].startswith("mine")
-
-
 @pytest.fixture
 def compose(server, tmp_path):
     """workflows/api/compose.py as a user runs it."""
@@ -193,6 +193,58 @@ def test_the_headless_example_does_what_it_says(server, doll, true, tmp_path, co
     assert not (tmp_path / "composed.png").exists()
     done = compose(workflow=ROOT / "workflows" / "paper_doll.json")
     assert done.returncode and "is not in API format" in done.stderr and "Traceback" not in done.stderr
+
+
+@asynccontextmanager
+async def proxy(server, token):
+    """The server behind a path, for those who bring the token."""
+
+    async def forward(request):
+        if request.headers.get("Authorization") != f"Bearer {token}":
+            return web.Response(status=401)
+        url = f"http://{server.address}{request.path.removeprefix('/rooms/7')}"
+        if "Upgrade" in request.headers:
+            front = web.WebSocketResponse()
+            await front.prepare(request)
+            async with session.ws_connect(url, params=request.query) as back:
+                async for message in back:
+                    await (front.send_str if message.type == aiohttp.WSMsgType.TEXT else front.send_bytes)(message.data)
+            return front
+        body, headers = await request.read(), {"Content-Type": request.headers.get("Content-Type", "")}
+        async with session.request(request.method, url, params=request.query, data=body, headers=headers) as answer:
+            return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
+
+    app = web.Application(client_max_size=2**24)
+    app.router.add_route("*", "/rooms/7/{path:.*}", forward)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession() as session:
+        yield f"127.0.0.1:{runner.addresses[0][1]}/rooms/7"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_headless_example_finds_a_server_behind_a_path_and_a_header(server, tmp_path, compose, slash):
+    """Label and picture come from string nodes."""
+    workflow = json.loads(json.dumps(API))
+    workflow["16"]["inputs"]["steps"] = 1
+    for node, name, text in (("2", "custom_label", "face"), ("3", "image", "gone.png")):
+        workflow[name] = {"class_type": "PrimitiveString", "inputs": {"value": text}}
+        workflow[node]["inputs"][name] = [name, 0]
+    (tmp_path / "one.json").write_text(json.dumps(workflow))
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "mine.png")
+    changes = "--part", "face=mine.png", "--part", "hair or headwear=mine.png", "--seed", str(len(slash))
+
+    async def go(token):
+        async with proxy(server, "secret") as address:
+            options = *changes, "--server", address + slash, "--header", f"Authorization: Bearer {token}"
+            return await asyncio.to_thread(compose, *options, workflow=tmp_path / "one.json")
+
+    done = asyncio.run(go("guess"))
+    assert done.returncode and "answers 401" in done.stderr and "Traceback" not in done.stderr
+    done = asyncio.run(go("secret"))
+    assert done.returncode == 0 and "1 of 1" in done.stdout and (tmp_path / "composed.png").is_file(), done.stderr
 
 
 def test_the_headless_example_fetches_what_is_only_shown_and_names_the_node_of_a_fault(tmp_path, compose):

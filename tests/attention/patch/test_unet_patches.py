@@ -7,7 +7,8 @@ import pytest
 import torch
 from harness.workbench import rel
 from parts2whole.attention.bank import select_tokens
-from parts2whole.attention.patch.unet_patches import CONDITIONAL, REGIONS, ShareReferences
+from parts2whole.attention.patch.batch import Batch, Sampled
+from parts2whole.attention.patch.unet_patches import ShareReferences
 from parts2whole.attention.shared_attention import ReferenceGroup, join_references
 
 
@@ -23,6 +24,12 @@ def plain_formula(q, k, v, extra, heads, regions=None):
     q, keys, values = (x.double().unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, keys, values))
     scores = (q @ keys.mT / math.sqrt(q.shape[-1])).exp() * weights
     return (scores / scores.sum(-1, keepdim=True) @ values).transpose(0, 1).flatten(1)
+
+
+def batch_of(options, positive, rows, grid=(1, 1)):
+    """As the host lays it out."""
+    latents = rows // len(options["cond_or_uncond"])
+    return Batch(Sampled(latents, grid, positive, {}), options, torch.zeros(rows, 4, *grid))
 
 
 def random_case(seed: int, in_regions: bool = False):
@@ -55,14 +62,13 @@ def random_case(seed: int, in_regions: bool = False):
 def test_equals_the_plain_formula_whatever_the_batch(seed, widened):
     choose, generator, heads, channels, groups, everything = random_case(seed)
     layout = choose.choice([[0], [0, 1], [1, 0], [1], [1, 0, 0], [0, 1, 2], [0, 0, 1, 1]])
-    conditional = [index == 0 for index in range(3)]
     pictures, length = choose.randint(1, 3), choose.randint(1, 30)
     q, k, v = (torch.randn(len(layout) * pictures, length, channels, generator=generator) for _ in range(3))
 
     references = join_references(groups)
-    patch = ShareReferences(references.widened(heads) if widened else references, None)
-    options = {"n_heads": heads, "attn_precision": None, "cond_or_uncond": layout, CONDITIONAL: conditional}
-    out = patch(q, k, v, options)
+    options = {"n_heads": heads, "attn_precision": None, "cond_or_uncond": layout}
+    batch = batch_of(options, (True, False, False), len(q))
+    out = ShareReferences(references.widened(heads) if widened else references, heads, batch)(q, k, v, options)
 
     nothing = tuple(x[:0] for x in everything)
     rows = [index for index in layout for _ in range(pictures)]
@@ -70,7 +76,7 @@ def test_equals_the_plain_formula_whatever_the_batch(seed, widened):
         plain_formula(q_, k_, v_, everything if index == 0 else nothing, heads) for index, q_, k_, v_ in zip(rows, q, k, v)
     ])
     assert rel(out, expected) < 2e-6
-    assert options == {"n_heads": heads, "attn_precision": None, "cond_or_uncond": layout, CONDITIONAL: conditional}
+    assert options == {"n_heads": heads, "attn_precision": None, "cond_or_uncond": layout}
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-6), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
@@ -88,10 +94,11 @@ def test_regions_equal_the_plain_formula(seed, dtype, tolerance):
     ]
     groups = [group._replace(k=group.k.to(dtype), v=group.v.to(dtype)) for group in groups]
     options = {
-        "n_heads": heads, "attn_precision": None, "cond_or_uncond": layout, CONDITIONAL: [True, False], REGIONS: latents,
-        "activations_shape": (len(q), channels, *grid),
+        "n_heads": heads, "attn_precision": None, "cond_or_uncond": layout, "activations_shape": (len(q), channels, *grid),
     }
-    out = ShareReferences(join_references(groups).widened(heads), None)(q.to(dtype), k.to(dtype), v.to(dtype), options)
+    batch = batch_of(options, (True, False), len(q), grid)
+    patch = ShareReferences(join_references(groups).widened(heads), heads, batch, tuple(latents))
+    out = patch(q.to(dtype), k.to(dtype), v.to(dtype), options)
 
     nothing = tuple(x[:0] for x in everything)
     rows = [index for index in layout for _ in range(pictures)]
@@ -109,8 +116,10 @@ def test_regions_equal_the_plain_formula(seed, dtype, tolerance):
 def test_regions_of_another_number_of_places_are_refused():
     group = ReferenceGroup(torch.randn(3, 8), torch.randn(3, 8), region=0)
     options = {
-        "n_heads": 1, "attn_precision": None, "cond_or_uncond": [0], CONDITIONAL: [True], REGIONS: [torch.ones(1, 1, 4, 4)],
-        "activations_shape": (1, 8, 4, 4),
+        "n_heads": 1, "attn_precision": None, "cond_or_uncond": [0], "activations_shape": (1, 8, 4, 4),
     }
+    patch = ShareReferences(
+        join_references([group]).widened(1), 1, batch_of(options, (True,), 1, (4, 4)), (torch.ones(1, 1, 4, 4),)
+    )
     with pytest.raises(ValueError, match=r"gives the self-attention \[4, 4\] places where the latent has \[1, 16\]"):
-        ShareReferences(join_references([group]).widened(1), None)(*torch.randn(3, 4, 4, 8), options)
+        patch(*torch.randn(3, 4, 4, 8), options)

@@ -1,0 +1,54 @@
+"""The references' keys and values at one self-attention layer: projected once, by the denoiser's own to_k and to_v."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..bank import BlockAddress
+from ..shared_attention import ReferenceGroup, ReferenceKeys, join_references
+from .applied import AppliedParts
+from .host import Projections
+
+
+def project_references(
+    parts: tuple[AppliedParts, ...], address: BlockAddress, level: int, layer: Projections, as_mask: bool, device: torch.device,
+    dtype: torch.dtype,
+) -> ReferenceKeys:
+    """level: how often the latent was halved there; as_mask: whether an attention mask carries what is added to the logits"""
+    groups, regions = [], 0
+    for applied in parts:
+        banks = [reference.banks[address] for reference in applied.appearance.references]
+        tokens = torch.cat([bank.tokens for bank in banks]).to(device, dtype)
+        lengths = [len(bank.tokens) for bank in banks]
+        region = None
+        if applied.region is not None:
+            region, regions = regions, regions + 1
+        strength = applied.strength_at(level)
+        for bank, k, v in zip(banks, layer.to_k(tokens).split(lengths), layer.to_v(tokens).split(lengths)):
+            if strength > 0:
+                groups.append(ReferenceGroup(k, v, strength, bank.removed if applied.keep_removed else 0, region))
+            else:
+                groups.append(ReferenceGroup(k[:0], v[:0], region=region))
+    references = join_references(groups)
+    return references if as_mask else references.widened(layer.heads)
+
+
+def takes_mask(device: torch.device, dtype: torch.dtype, regions: Sequence[torch.Tensor], options: dict[str, Any]) -> bool:
+    """Whether an attention mask is the best to carry what is added to the logits; else more channels of the heads do.
+
+    A GPU's fastest kernels take no mask, and another node's attention need not take one; in half precision a mask would
+    round the bias, and with regions it is large. docs/performance.md has what each gave.
+    """
+    on_cpu = device.type == "cpu" and dtype == torch.float32
+    return on_cpu and not regions and "optimized_attention_override" not in options
+
+
+def bytes_of(parts: tuple[AppliedParts, ...], dtype: torch.dtype) -> int:
+    """What the keys and values of these parts take in memory while sampling."""
+    tokens = sum(
+        bank.tokens.numel() for applied in parts for reference in applied.appearance.references for bank in reference.banks.values()
+    )
+    return 2 * tokens * dtype.itemsize

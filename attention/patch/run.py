@@ -1,0 +1,116 @@
+"""One sampling run: what is kept for its length, and which conditioning is the positive one."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from .applied import Applied, EverythingApplied
+from .batch import Sampled
+from .host import Carried, areas_of, heavier
+from .reference_keys import bytes_of
+
+# Names in transformer_options, and on conditionings: what is applied, the run, what is sampled, the attribution.
+APPLIED, RUN, SAMPLED, ATTRIBUTION = "parts2whole", "parts2whole_run", "parts2whole_sampled", "parts2whole_attribution"
+
+# The latents (h, w) that something was applied to first: it may be a picture of which another node samples crops afterwards.
+_first_grids: weakref.WeakKeyDictionary[Applied, tuple[int, int]] = weakref.WeakKeyDictionary()
+
+
+class Run(Carried):
+    """What lasts for one sampling run: keys and values of the references, pose features, and what was said.
+
+    marked: whether the conditionings say which of them is the positive one
+    reached: whether the U-Net was called
+    """
+
+    def __init__(self):
+        self._slots = {}
+        self.marked = self.reached = False
+
+    def keep(self, slot: tuple, state: tuple, compute: Callable, *args) -> Any:
+        """What compute(*args) gave for this state; a slot holds one state's result, the latest."""
+        if slot not in self._slots or self._slots[slot][0] != state:
+            self._slots[slot] = state, compute(*args)
+        return self._slots[slot][1]
+
+    def warn(self, message: str):
+        """Logs a message, once in a run."""
+        self.keep(("warning", message), (), logging.warning, "Parts2Whole: %s", message)
+
+    def meet(self, applied: Applied, grid: tuple[int, int]):
+        """Warns where pose or region are stretched over a piece of what they were stretched over first."""
+        first = _first_grids.setdefault(applied, grid)
+        same_shape = abs(first[0] * grid[1] - first[1] * grid[0]) < max(*first, *grid)
+        if not same_shape or grid[0] < first[0]:
+            what = "pose" if applied.kind == "poses" else "region"
+            self.warn(
+                f"the {what} was laid over a latent of {first[1]}x{first[0]} before and is now laid over {grid[1]}x{grid[0]}. If a "
+                "node samples crops of the picture, as tiled upscalers and face detailers do, every crop gets the whole of it: "
+                f"connect that node to a MODEL without this {what}."
+            )
+
+
+def run_of(options: dict[str, Any]) -> Run:
+    """The run that these transformer_options belong to. One of its own where another node has lost it."""
+    return options.get(RUN) or Run()
+
+
+def begin_run(executor, *args, **kwargs):
+    options = executor.class_obj.model_options["transformer_options"]
+    run = options[RUN] = Run()
+    attribution = options.get(ATTRIBUTION)
+    if attribution is not None:
+        attribution.begin()
+    latents = executor(*args, **kwargs)
+    if attribution is not None:
+        attribution.finish(latents)
+    if APPLIED in options and not run.reached:
+        run.warn(
+            "the run ended without a call of the U-Net that reached parts, pose and image tokens, so they did nothing. A node that "
+            "caches or replaces the model's calls is the likely cause: remove it."
+        )
+    return latents
+
+
+def plan_memory(executor, model, noise_shape, *args, **kwargs):
+    """Lets the host plan for the references' keys and values."""
+    applied = model.model_options["transformer_options"].get(APPLIED, EverythingApplied())
+    if applied.parts:
+        noise_shape = heavier(model, noise_shape, bytes_of(applied.parts, model.model.get_dtype_inference()))
+    return executor(model, noise_shape, *args, **kwargs)
+
+
+def mark_conditionings(executor, guider, *args, **kwargs):
+    """Marks the positive conditioning: guiders and nodes put it in any place of a batch."""
+    run = run_of(guider.model_options["transformer_options"])
+    for cond in guider.conds.get("positive") or ():
+        cond[APPLIED] = run.marked = True
+    return executor(guider, *args, **kwargs)
+
+
+def describe_sampled(executor, model, conds, x_in: torch.Tensor, timestep, model_options):
+    """Notes what the host is asked for, before it makes batches of it."""
+    run = run_of(model_options["transformer_options"])
+    positive = [any(APPLIED in c for c in cond or ()) for cond in conds]
+    # None is marked where a node makes its own conditionings: a lone one is what it asks for beside the sampler (PerpNeg's
+    # empty prompt), of several the first is the positive one, as everywhere in the host.
+    alone = sum(cond is not None for cond in conds) == 1
+    if not any(positive) and not (run.marked and alone):
+        positive = [number == 0 for number in range(len(conds))]
+    sampled = Sampled(len(x_in), tuple(x_in.shape[2:]), tuple(positive), areas_of(conds))
+    options = {**model_options["transformer_options"], SAMPLED: sampled}
+    return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
+
+
+WRAPPERS = {
+    WrappersMP.OUTER_SAMPLE: begin_run,
+    WrappersMP.PREPARE_SAMPLING: plan_memory,
+    WrappersMP.SAMPLER_SAMPLE: mark_conditionings,
+    WrappersMP.CALC_COND_BATCH: describe_sampled,
+}

@@ -1,0 +1,87 @@
+"""What all nodes of this pack have in common: whatever comes in by a socket is checked before a node's own work."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, get_origin
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+# What the host's sockets carry, told by what the nodes here call: other packs put classes of their own in.
+_CARRIES: dict[str, Callable[[Any], bool]] = {
+    "MODEL": lambda value: isinstance(value, ModelPatcher),
+    "CLIP": lambda value: hasattr(value, "tokenize"),
+    "VAE": lambda value: hasattr(value, "encode") and not isinstance(value, str),
+    "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
+    "IMAGE": lambda value: isinstance(value, torch.Tensor) and value.ndim == 4,
+    "MASK": lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3, 4),
+    "LATENT": lambda value: isinstance(value, dict) and isinstance(value.get("samples"), torch.Tensor),
+}
+_SHOWN = 40
+
+
+class Node(io.ComfyNode):
+    """A node whose `execute` only sees inputs that it has, of the kind that their sockets carry.
+
+    The host checks links between nodes, but takes plain values, wildcard outputs and links to unknown inputs as they are.
+    """
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        execute = cls.__dict__.get("execute")
+        if execute is not None and not hasattr(execute.__func__, "__wrapped__"):  # the host copies classes
+            cls.execute = classmethod(_checked(execute.__func__))
+
+
+def _checked(execute: Callable) -> Callable:
+    known = inspect.signature(execute).parameters
+
+    @functools.wraps(execute)
+    def checked(cls, **inputs):
+        schema = cls.SCHEMA or cls.GET_SCHEMA()
+        for name in inputs:
+            if name not in known:
+                names = ", ".join(each.id for each in schema.inputs)
+                raise ValueError(f"{schema.display_name} has no input '{name}': its inputs are {names}.")
+        for each in schema.inputs:
+            if each.id in inputs and not isinstance(each, io.WidgetInput):
+                for value in _values(inputs[each.id], schema.is_input_list):
+                    _require(schema.display_name, each, value)
+        return execute(cls, **inputs)
+
+    return checked
+
+
+def _values(value: Any, is_list: bool) -> list:
+    """Each single value of an input that may be a list, or slots that grow."""
+    values = value if is_list and isinstance(value, list) else [value]
+    return [single for each in values for single in (each.values() if isinstance(each, dict) and "samples" not in each else [each])]
+
+
+def _require(node: str, socket: io.Input, value: Any):
+    if isinstance(socket, io.Autogrow.Input):
+        socket, optional = socket.template.input, True
+    else:
+        optional = socket.optional
+    if value is None and optional:
+        return
+    kind = socket.get_io_type()
+    expected = getattr(socket.Parent, "Type", None)
+    expected = get_origin(expected) or expected
+    carries = _CARRIES.get(kind) or (lambda value: not isinstance(expected, type) or isinstance(value, expected))
+    if not carries(value):
+        what = "nothing: the node that is connected has none to give" if value is None else _shown(value)
+        raise ValueError(
+            f"{node} got {what} for '{socket.id}'. Connect the output of a node that gives {kind}. {socket.tooltip or ''}"
+        )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    text = repr(value) if isinstance(value, (bool, int, float, str)) else type(value).__name__
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,48 @@
+"""Whatever comes in by a socket is checked before a node's own work, since over the API anything may."""
+
+import sys
+
+import pytest
+import torch
+from harness.workbench import run
+
+PACK = sys.modules["parts2whole"]
+
+
+def sockets() -> list[tuple[str, str]]:
+    from comfy_api.latest import io
+
+    found = []
+    for name, node in sorted(vars(PACK).items()):
+        if isinstance(node, type) and issubclass(node, io.ComfyNode):
+            found += [(name, each.id) for each in node.GET_SCHEMA().inputs if not isinstance(each, io.WidgetInput)]
+    return found
+
+
+def test_every_node_has_its_sockets_checked():
+    assert len(sockets()) > 40 and ("Parts2WholeApply", "appearance") in sockets()
+
+
+@pytest.mark.parametrize("value", [True, 1e9, "x" * 20_000, {"a": 1}, ["1", 0, 2]], ids=["bool", "float", "text", "dict", "list"])
+@pytest.mark.parametrize("node, socket", sockets())
+def test_a_plain_value_is_refused_with_words(node, socket, value):
+    with pytest.raises(ValueError, match="Connect the output of a node that gives") as refused:
+        run(node, **{socket: value})
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize("node, socket", [
+    ("Parts2WholeEncodeAppearance", "vae"), ("Parts2WholeEncodeLabels", "clip"), ("Parts2WholeApplyImageAttention", "clip_vision"),
+])
+def test_a_checkpoint_without_it_is_told(node, socket):
+    with pytest.raises(ValueError, match=f"got nothing: the node that is connected has none to give for '{socket}'"):
+        run(node, **{socket: None})
+
+
+def test_an_unknown_input_is_told_with_those_that_there_are():
+    with pytest.raises(ValueError, match="Apply Pose Guider has no input 'pose': its inputs are model, pose_guider, image"):
+        run("Parts2WholeApplyPose", pose=torch.zeros(1, 8, 8, 3))
+
+
+def test_what_is_optional_may_be_left_out():
+    assert run("Parts2WholeMakePart", image=torch.ones(1, 8, 8, 3), label="face", mask=None).mask is None
