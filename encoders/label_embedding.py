@@ -7,7 +7,7 @@ import logging
 import comfy.model_management
 import comfy.utils
 
-from ..pictures.part import LabelledPart, Part
+from ..pictures.part import LabelledPart, Part, escaped
 
 
 def embed_labels(clip, parts: list[Part]) -> tuple[LabelledPart, ...]:
@@ -28,7 +28,7 @@ def embed_label(clip, part: Part) -> LabelledPart:
         if len(chunks) > 1:
             words = "".join(word for chunk in chunks[1:] for _, word in clip.tokenizer.untokenize(chunk))
             cut = words.replace("<|startoftext|>", "").split("<|endoftext|>")[0].replace("</w>", " ").strip()
-            logging.warning("Parts2Whole: the label '%s' is longer than 77 tokens; cut off: '%s'", part.label, cut)
+            logging.warning("Parts2Whole: the label '%s' is longer than 77 tokens; cut off: '%s'", escaped(part.label), cut)
             tokens[name] = chunks[:1]
     text_embedding, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
     return LabelledPart(part, text_embedding, pooled)

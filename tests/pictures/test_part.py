@@ -146,7 +146,7 @@ def test_a_long_label_is_cut_with_a_warning_that_says_what(checkpoint, caplog):
     with caplog.at_level(logging.WARNING):
         (labelled,) = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
     assert labelled.text_embedding.shape == (1, 77, 32)
-    assert "longer than 77 tokens" in caplog.text and "the very end'" in caplog.text
+    assert "…' is longer than 77 tokens" in caplog.text and "the very end'" in caplog.text
 
 
 def test_no_parts_are_refused(checkpoint):
