@@ -83,6 +83,18 @@ def test_sdxl_asks_for_the_pooled_label(model, checkpoint):
         encode(checkpoint._replace(appearance_encoder=encoder), without, 64, 64)
 
 
+def test_only_sdxl_sees_the_pooled_label(model, checkpoint):
+    """The same text with another pooled vector: the banks differ where the U-Net takes it."""
+    encoder = run("Parts2WholeModelAsEncoder", model=model)
+    one = parts(1)
+    other = tuple(part._replace(pooled=part.pooled + 1) for part in one)
+    a, b = (
+        list(encode(checkpoint._replace(appearance_encoder=encoder), each, 64, 64).references[0].banks.values())[-1].tokens
+        for each in (one, other)
+    )
+    assert rel(a, b) > 1e-3 if model.model.adm_channels else torch.equal(a, b)
+
+
 def test_an_appearance_of_another_architecture_is_refused(model, checkpoint):
     appearance = encode(checkpoint, golden_parts(checkpoint.clip, 1), 64, 64)
     expected = "The appearance of 'face' was made for a U-Net with 16 transformer blocks of widths 32, 64 and a text of width 32"

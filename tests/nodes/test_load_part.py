@@ -55,6 +55,16 @@ def test_nothing_painted_is_refused():
         load("plain.png", mask_source="painted")
 
 
+def test_each_picture_and_label_is_the_one_that_was_chosen(cut_out):
+    cut_out("cut_out.png")
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
+    save(Image.fromarray(pixels), "gradient.png")
+    part = load("gradient.png", label="shoes")
+    assert part.label == "shoes"
+    assert torch.equal((part.image[0] * 255).round().byte(), torch.from_numpy(pixels))
+    assert torch.equal(load("cut_out.png").image[0, 0, 0], torch.tensor([1.0, 0.0, 0.0, 1.0])), "the red side"
+
+
 def test_a_label_of_ones_own(cut_out):
     assert load(cut_out("cut_out.png"), custom_label="a straw hat ").label == "a straw hat"
     assert load("cut_out.png", label="handbag", custom_label=" ").label == "handbag"

@@ -1,6 +1,7 @@
 """What `make evaluate` measures, apart from the model; and the paper's metrics with small random networks."""
 
 import argparse
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,16 @@ def test_references_are_added_in_a_fixed_order():
 
 
 def test_the_plot_shows_every_row(tmp_path):
-    rows = {condition.name: {"colour": 10.0, "pattern": 0.5, "pose": 0.9, "figures": 2} for condition in CONDITIONS}
-    plot({"rows": rows}, tmp_path / "plot.png")
-    assert min(Image.open(tmp_path / "plot.png").size) > 200
+    """As an SVG, whose comments are the texts."""
+    rows = {
+        condition.name: {"colour": 11.1 + i, "pattern": 0.31 + i / 100, "pose": 0.61 + i / 100, "figures": 2}
+        for i, condition in enumerate(CONDITIONS)
+    }
+    plot({"rows": rows}, tmp_path / "plot.svg")
+    texts = [text.strip() for text in re.findall("<!--(.*?)-->", (tmp_path / "plot.svg").read_text())]
+    for name, row in rows.items():
+        shown = name, f"{row['colour']:.1f}", f"{row['pattern']:.2f}", f"{row['pose']:.2f}"
+        assert all(texts.count(text) >= 1 for text in shown), shown
 
 
 @pytest.fixture

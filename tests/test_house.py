@@ -1,0 +1,60 @@
+"""The rooms of the pack: imports run down, the method knows only torch, and files are short. Read from the sources."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from harness.host import ROOT
+
+# Each room, and the rooms that it may import beside itself.
+BELOW = {
+    "nodes": {"sheets", "encoders", "attention/patch", "pictures", "attention"},
+    "sheets": {"encoders", "attention/patch", "pictures", "attention"},
+    "encoders": {"attention/patch", "pictures", "attention"},
+    "attention/patch": {"pictures", "attention"},
+    "attention": set(),
+    "pictures": set(),
+}
+METHOD = {"torch", "einops", *sys.stdlib_module_names}
+MOST_LINES = 250
+# To be brought below.
+LONG = {"bench/bench.py", "training/paper_dolls/draw.py", "training/paper_dolls/evaluate.py"}
+
+
+def room(path: Path) -> str:
+    folders = path.relative_to(ROOT).parts
+    return "attention/patch" if folders[:2] == ("attention", "patch") else folders[0]
+
+
+FILES = [path for name in ("nodes", "sheets", "encoders", "attention", "pictures") for path in sorted((ROOT / name).rglob("*.py"))]
+
+
+def imports(path: Path) -> tuple[set[str], set[Path]]:
+    """Packages from elsewhere, by their first name, and what is imported of the pack, as paths."""
+    others, ours = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            others |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            others.add(node.module.split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            ours |= {base / alias.name if base.is_dir() else base for alias in node.names}
+    return others, ours
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_down(path):
+    others, ours = imports(path)
+    assert {room(each) for each in ours} <= BELOW[room(path)] | {room(path)}
+    assert "nodes" not in others, "relative imports only; and the host's registry of nodes is not ours to read"
+    if room(path) == "attention":
+        assert others <= METHOD
+
+
+def test_no_source_file_is_long():
+    rooms = ("nodes", "sheets", "encoders", "attention", "pictures", "training", "bench")
+    files = [ROOT / "__init__.py", *(path for name in rooms for path in (ROOT / name).rglob("*.py"))]
+    long = {str(path.relative_to(ROOT)) for path in files if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES}
+    assert long == LONG
