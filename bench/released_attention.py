@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
+from einops import rearrange
+from inside import transformer_blocks
 from parts2whole.attention.bank import BlockAddress
-from parts2whole.attention.patch.host import transformer_blocks
 
 
 def apply_as_released(model: ModelPatcher, features: list[dict[BlockAddress, torch.Tensor]]) -> ModelPatcher:
@@ -28,14 +29,13 @@ def apply_as_released(model: ModelPatcher, features: list[dict[BlockAddress, tor
         heads, own = options["n_heads"], _own_tokens(options)
         out = optimized_attention(q, k, v, heads, transformer_options=options)
         conditional = options["cond_or_uncond"]
-        rows = q.shape[0] // len(conditional)
-        for i, index in enumerate(conditional):
-            if index != 0:
-                chunk = slice(i * rows, (i + 1) * rows)
-                out[chunk, :own] = optimized_attention(
-                    q[chunk, :own], k[chunk, :own], v[chunk, :own], heads, transformer_options=options
-                )
-        return out
+        plain, chunks = [i for i, index in enumerate(conditional) if index != 0], len(conditional)
+        out, q, k, v = (rearrange(x, "(chunk row) token c -> chunk row token c", chunk=chunks) for x in (out, q, k, v))
+        for i in plain:
+            out[i, :, :own] = optimized_attention(
+                *(x[i, :, :own] for x in (q, k, v)), heads, transformer_options=options
+            )
+        return rearrange(out, "chunk row token c -> (chunk row) token c")
 
     def keep_own(n, options):
         return n[:, :_own_tokens(options)]
