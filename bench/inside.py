@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager
 from unittest.mock import patch
 
 from comfy.model_patcher import ModelPatcher
-from parts2whole.attention.patch import apply
-from parts2whole.attention.patch.apply import RUN, record
+from parts2whole.attention.patch import step
+from parts2whole.attention.patch.apply import record
 from parts2whole.attention.patch.host import transformer_blocks
-from parts2whole.attention.patch.unet_patches import CONDITIONAL
+from parts2whole.attention.patch.run import RUN, SAMPLED
 
 __all__ = ["bias_in_a_mask", "in_both_halves", "project_again", "recorded", "transformer_blocks"]
 
@@ -26,9 +26,10 @@ def project_again(transformer_options: dict):
 
 def in_both_halves(transformer_options: dict):
     """For a step: the unconditional half attends to the references as well."""
-    transformer_options[CONDITIONAL] = [True, True]
+    sampled = transformer_options[SAMPLED]
+    transformer_options[SAMPLED] = sampled._replace(positive=(True,) * len(sampled.positive))
 
 
 def bias_in_a_mask(mask: bool) -> AbstractContextManager:
     """Inside, the logits' bias goes into a mask, or into wider heads."""
-    return patch.object(apply, "takes_mask", lambda *args: mask)
+    return patch.object(step, "takes_mask", lambda *args: mask)

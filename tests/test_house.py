@@ -19,7 +19,7 @@ BELOW = {
 METHOD = {"torch", "einops", *sys.stdlib_module_names}
 MOST_LINES = 250
 # To be brought below.
-LONG = {"bench/bench.py", "training/paper_dolls/draw.py", "training/paper_dolls/evaluate.py"}
+LONG = {"training/paper_dolls/draw.py", "training/paper_dolls/evaluate.py"}
 
 
 def room(path: Path) -> str:
