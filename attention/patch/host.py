@@ -177,7 +177,8 @@ def copy_beside(model, patcher: ModelPatcher, key: str) -> nn.Module:
 def heavier(model: ModelPatcher, noise_shape, extra_bytes: float) -> list[float]:
     """A shape of noise for which the host plans so much more memory. It counts latents and nothing else: these are some more."""
     latents, *rest = noise_shape
-    return [latents + extra_bytes / model.model.memory_required([1, *rest]), *rest]
+    of_one = model.model.memory_required([1, *rest])
+    return [latents + extra_bytes / of_one, *rest] if of_one else noise_shape  # a model may ask it to plan nothing
 
 
 # A call of the U-Net

@@ -218,6 +218,13 @@ def test_the_host_plans_for_the_references(checkpoint, appearance, draw, monkeyp
     assert torch.isfinite(latents).all()
 
 
+def test_a_model_that_asks_the_host_to_plan_nothing(checkpoint, appearance, draw, monkeypatch):
+    """As nodes do that keep a batch in one piece."""
+    expected = draw(apply_parts(checkpoint.model, appearance))
+    monkeypatch.setattr(checkpoint.model.model, "memory_usage_factor", 0)
+    assert torch.equal(draw(apply_parts(checkpoint.model, appearance)), expected)
+
+
 def test_a_merge_with_ours_as_the_second_model_loses_it(checkpoint, appearance, draw):
     """The host's way, which the help page tells: options come from the first model."""
     ours = apply_parts(checkpoint.model, appearance)
