@@ -17,7 +17,7 @@ def attention_shares(
 
     q: [B, T, H * c]; k: [B, S, H * c]; mask: [1, 1, S] added to the logits, or None
     sizes: how many keys each run has, S in all
-    returns: [B, T, len(sizes)], float32; a place's shares add up to 1, in the precision of q
+    returns: [B, T, len(sizes)], float32; a token's shares add up to 1, in the precision of q
     """
     q, k = (rearrange(x, "b t (h d) -> b h t d", h=heads) for x in (q, k))
     # Attention to values that are 1 for the keys of a run, and 0 else, is the run's share: the fastest kernels serve.

@@ -1,4 +1,4 @@
-"""How much attention each place of the target pays to each part: shares of the softmax mass, gathered while sampling."""
+"""How much attention each token of the target pays to each part: shares of the softmax mass, gathered while sampling."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Attribution(Carried):
 
     @property
     def by_step(self) -> dict[float, torch.Tensor]:
-        """For each sigma, in the order of the steps, the shares [N], a mean over places, conditionings, layers and heads."""
+        """For each sigma, in the order of the steps, the shares [N], a mean over tokens, conditionings, layers and heads."""
         return {sigma: step.mean.mean((0, 2, 3)) for sigma, step in self._by_sigma.items()}
 
     def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
@@ -93,7 +93,7 @@ class Attribution(Carried):
             self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, chunks)
 
     def maps(self, latents: torch.Tensor) -> torch.Tensor:
-        """The shares at each place: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.
+        """The shares at each token: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.
 
         A step's are a mean over conditionings, layers and heads.
 

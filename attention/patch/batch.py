@@ -198,7 +198,7 @@ class Batch(Carried):
 
 
 def take(x: torch.Tensor, spans: Sequence[Span], positive: bool) -> torch.Tensor:
-    """The rows of the spans of one kind. x has as many rows as the spans tell of, or several in the place of each."""
+    """The rows of the spans of one kind. x has as many rows as the spans tell of, or several for each."""
     times = len(x) // spans[-1].stop
     pieces = [x[span.start * times:span.stop * times] for span in spans if span.positive == positive]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

@@ -87,7 +87,7 @@ def plan_memory(executor, model, noise_shape, *args, **kwargs):
 
 
 def mark_conditionings(executor, guider, *args, **kwargs):
-    """Marks the positive conditioning: guiders and nodes put it in any place of a batch."""
+    """Marks the positive conditioning: guiders and nodes put it anywhere in a batch."""
     run = run_of(guider.model_options["transformer_options"])
     for cond in guider.conds.get("positive") or ():
         cond[APPLIED] = run.marked = True

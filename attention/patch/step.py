@@ -51,9 +51,9 @@ def _acts_at(applied: Applied, sigma: float, sampling, run: Run) -> bool:
 
 
 def _say_what_is_not_known(batch: Batch, acting: EverythingApplied, run: Run):
-    """Warns of what is tied to places or to single latents, where the batch does not tell those."""
-    placed = [*((pose, pose.image) for pose in acting.poses), *((p, p.region) for p in acting.parts if p.region is not None)]
-    for applied, maps in placed:
+    """Warns of what is tied to where in the latent or to single latents, where the batch does not tell those."""
+    laid_over = [*((pose, pose.image) for pose in acting.poses), *((p, p.region) for p in acting.parts if p.region is not None)]
+    for applied, maps in laid_over:
         if batch.tiled:
             run.warn(
                 "the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose and the whole "
@@ -80,12 +80,12 @@ def _patches(
         patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features, batch)]
 
     if any(batch.positive_chunks(options)):
-        unet, place = model.diffusion_model, (device, model.get_dtype_inference())
+        unet, dtype = model.diffusion_model, model.get_dtype_inference()
         blocks, levels = (run.keep((find, model), (), find, unet) for find in (transformer_blocks, block_levels))
         regions = tuple(
             batch.spread(partial(_region, applied, device, run)) for applied in acting.parts if applied.region is not None
         )
-        bias_as_mask = takes_mask(*place, regions, options)
+        bias_as_mask = takes_mask(device, dtype, regions, options)
         hooks, strengths = hooks_in_force(model)
         for address, block in blocks.items():
             key = tuple(address)  # of the host's own type, for torch.compile
@@ -93,15 +93,16 @@ def _patches(
                 replaced = replace.setdefault("attn1", {})
                 previous = replaced.get(key, replaced.get(key[:2]))
                 as_mask, layer = bias_as_mask and previous is None, projections(block.attn1, address)
-                slot, state = ("keys", address, model, hooks, as_mask, *place), (*acting.parts, *strengths)
+                slot, state = ("keys", address, model, hooks, as_mask, device, dtype), (*acting.parts, *strengths)
                 references = run.keep(
-                    slot, state, project_references, acting.parts, address, levels[address], layer, as_mask, *place
+                    slot, state, project_references, acting.parts, address, levels[address], layer, as_mask, device, dtype
                 )
                 replaced[key] = ShareReferences(references, layer.heads, batch, regions, attribution, previous)
             if acting.images:
                 replaced = replace.setdefault("attn2", {})
                 previous = replaced.get(key, replaced.get(key[:2]))
-                tokens = run.keep(("tokens", address, *place), acting.images, _image_tokens, acting.images, address, *place)
+                slot = ("tokens", address, device, dtype)
+                tokens = run.keep(slot, acting.images, _image_tokens, acting.images, address, device, dtype)
                 replaced[key] = AddImageTokens(tokens, projections(block.attn2, address).heads, batch, previous)
     return {"patches_replace": replace, "patches": patches}
 
