@@ -21,8 +21,10 @@ import comfy.cli_args  # noqa: E402
 comfy.cli_args.args.cpu = os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu"
 
 import folder_paths  # noqa: E402
-import nodes as host_nodes  # noqa: E402
 import torch  # noqa: E402
+import utils.extra_config  # noqa: E402, F401  first, as in main.py: nodes.py puts comfy/ in front, where another `utils` lies
+
+import nodes as host_nodes  # noqa: E402  isort: skip
 
 torch.set_num_threads(1)  # several threads wait for each other where cores are busy: minutes become an hour
 

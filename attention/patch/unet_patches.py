@@ -73,7 +73,7 @@ class ShareReferences(Carried):
         if rows != len(self.batch.rows) or grid is None or shape[0] != of_this_kind:
             layer = options.get("activations_shape", self.regions[0].shape)
             raise ValueError(
-                f"Another node on the MODEL gives the self-attention {list(shape[:2])} places where the latent has "
+                f"Another node on the MODEL gives the self-attention {list(shape[:2])} rows and tokens where the latent has "
                 f"{[layer[0], layer[2] * layer[3]]}, so a region cannot be told: remove the region of Apply Parts2Whole, or that "
                 "node (HyperTile and Token Merging do so)."
             )
@@ -124,8 +124,8 @@ class AddPose(Carried):
         features = self.batch.like(self.features, len(h))
         if features.shape != h.shape:
             raise ValueError(
-                f"Another node gives the U-Net's first convolution {list(h.shape[1:])} channels and places, where the pose has "
-                f"{list(features.shape[1:])}: remove that node, or Apply Pose Guider."
+                f"Another node gives the U-Net's first convolution {list(h.shape[1:])} channels, rows and columns, where the pose "
+                f"has {list(features.shape[1:])}: remove that node, or Apply Pose Guider."
             )
         return h + features.to(h.dtype)
 

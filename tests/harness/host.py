@@ -23,7 +23,9 @@ def start_host(models: Path | None = None):
     comfy.cli_args.args.use_pytorch_cross_attention = True  # much faster on a CPU, and a GPU's default
     import comfy.utils
     import folder_paths
-    import nodes
+    import utils.extra_config  # noqa: F401  first, as in main.py: nodes.py puts comfy/ in front, where another `utils` lies
+
+    import nodes  # isort: skip
 
     comfy.utils.PROGRESS_BAR_ENABLED = False  # a bar for each of hundreds of pictures
     # Not the user's: the pack puts example pictures there.

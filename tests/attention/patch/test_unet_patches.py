@@ -113,7 +113,7 @@ def test_regions_equal_the_plain_formula(seed, dtype, tolerance):
     assert rel(out, expected) < tolerance
 
 
-def test_regions_of_another_number_of_places_are_refused():
+def test_regions_of_another_number_of_tokens_are_refused():
     group = ReferenceGroup(torch.randn(3, 8), torch.randn(3, 8), region=0)
     options = {
         "n_heads": 1, "attn_precision": None, "cond_or_uncond": [0], "activations_shape": (1, 8, 4, 4),
@@ -121,5 +121,5 @@ def test_regions_of_another_number_of_places_are_refused():
     patch = ShareReferences(
         join_references([group]).widened(1), 1, batch_of(options, (True,), 1, (4, 4)), (torch.ones(1, 1, 4, 4),)
     )
-    with pytest.raises(ValueError, match=r"gives the self-attention \[4, 4\] places where the latent has \[1, 16\]"):
+    with pytest.raises(ValueError, match=r"gives the self-attention \[4, 4\] rows and tokens where the latent has \[1, 16\]"):
         patch(*torch.randn(3, 4, 4, 8), options)
