@@ -13,7 +13,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config
 
 from training.config import TrainConfig, VaeConfig, load_config
 from training.image_metrics import add_arguments, find_pairs, measure_folders, similarity
-from training.paper_dolls.evaluate import CONDITIONS, HELD_OUT_SEED, figures, labels_of, measure, measure_mean_colour, plot
+from training.paper_dolls.evaluate import plot
+from training.paper_dolls.rows import CONDITIONS, HELD_OUT_SEED, figures, labels_of, measure, measure_mean_colour
 
 CONFIGS = ROOT / "training" / "configs"
 
