@@ -20,7 +20,7 @@ CONFIGS = ROOT / "training" / "configs"
 
 
 def test_figures_are_held_out():
-    for path in CONFIGS.glob("paper_doll*.yaml"):
+    for path in {*CONFIGS.glob("paper_doll*.yaml")} - {*CONFIGS.glob("*_common.yaml")}:
         config = load_config(VaeConfig if "vae" in path.stem else TrainConfig, path)
         assert config.data.seed != HELD_OUT_SEED
 
