@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .label_maps import SCHEMES
+from .model_folders import names_below, path_below
 
 FOLDER = "human_parsing"
 
@@ -23,20 +24,15 @@ def register_folder():
 
 def list_parsers() -> list[str]:
     """Folders in models/human_parsing that hold a model."""
-    return sorted(
-        name for root in _roots() if os.path.isdir(root) for name in os.listdir(root)
-        if os.path.isfile(os.path.join(root, name, "config.json"))
-    )
+    return names_below(_roots(), _is_parser)
 
 
 def parser_folder(name: str) -> str:
     """raises: FileNotFoundError that says what to put where"""
-    if name in list_parsers():
-        folders = (os.path.join(root, name) for root in _roots())
-        return next(folder for folder in folders if os.path.isfile(os.path.join(folder, "config.json")))
-    raise FileNotFoundError(
-        f"No human parser '{name}' in {' or '.join(_roots())}. Put a folder there with config.json, preprocessor_config.json and "
-        "model.safetensors of a SegFormer for human parsing, for example mattmdjaga/segformer_b2_clothes, and refresh the editor."
+    return path_below(
+        name, _roots(), _is_parser, "human parser",
+        "Put a folder there with config.json, preprocessor_config.json and model.safetensors of a SegFormer for human parsing, for "
+        "example mattmdjaga/segformer_b2_clothes, and refresh the editor.",
     )
 
 
@@ -86,6 +82,10 @@ def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
         maps.append(numbers[classes.cpu()])
         progress.update(1)
     return torch.stack(maps), scheme
+
+
+def _is_parser(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, "config.json"))
 
 
 def _roots() -> list[str]:

@@ -14,6 +14,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from ...pictures.model_folders import names_below, path_below
+
 FOLDER = "parts2whole"
 PACK_MODELS = str(Path(__file__).resolve().parents[2] / "models")
 WEIGHT_FILES = (
@@ -34,23 +36,15 @@ def register_folder():
 
 def list_checkpoints() -> list[str]:
     """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models."""
-    names = set()
-    for root in _roots():
-        for folder, subfolders, _ in os.walk(root, followlinks=True):
-            if REFERENCE_UNET in subfolders and folder != root:
-                names.add(os.path.relpath(folder, root).replace(os.sep, "/"))
-                subfolders.clear()
-    return sorted(names)
+    return names_below(_roots(), _is_checkpoint)
 
 
 def checkpoint_folder(name: str) -> str:
     """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
-    if name in list_checkpoints():
-        paths = (os.path.join(root, name) for root in _roots())
-        return next(path for path in paths if os.path.isdir(os.path.join(path, REFERENCE_UNET)))
-    raise FileNotFoundError(
-        f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}. Put the folder into "
-        f"{os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh the editor."
+    return path_below(
+        name, _roots(), _is_checkpoint, "Parts2Whole checkpoint",
+        f"Put the folder into {os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh "
+        "the editor.",
     )
 
 
@@ -119,6 +113,10 @@ def require_none_missing(missing: list[str], folder: str, component: str):
         missing = sorted(missing)
         some = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {_DOWNLOAD}")
+
+
+def _is_checkpoint(path: str) -> bool:
+    return os.path.isdir(os.path.join(path, REFERENCE_UNET))
 
 
 def _roots() -> list[str]:
