@@ -13,8 +13,13 @@ import torch.nn.functional as F
 
 from .label_maps import SCHEMES
 from .model_folders import names_below, path_below
+from .segformer import load_segformer
 
 FOLDER = "human_parsing"
+MEND = (
+    "Expected config.json, preprocessor_config.json and model.safetensors of a SegFormer, as in mattmdjaga/segformer_b2_clothes: "
+    "download the folder again."
+)
 
 
 def register_folder():
@@ -37,26 +42,18 @@ def parser_folder(name: str) -> str:
 
 
 def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
-    """Parses photographs with a model of transformers, from its folder alone.
+    """Parses photographs with a SegFormer, from the files of its folder only.
 
     images: [B, H, W, 3 or 4] in 0..1
     returns: [B, H, W], numbers of SCHEMES[scheme], and which scheme: that which knows most of the model's classes by name
     raises: ValueError for a model whose classes are not those of clothes, and for files that are missing or damaged
     """
     progress = comfy.utils.ProgressBar(1 + len(images))
-    # Not above: the server's start need not wait for it.
-    from transformers import AutoConfig, AutoModelForSemanticSegmentation, SegformerImageProcessor
-
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        processor = SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSemanticSegmentation.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        processor, model = load_segformer(folder, MEND)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"The human parser in {folder} cannot be loaded ({error}). Expected config.json, preprocessor_config.json and "
-            "model.safetensors, as in mattmdjaga/segformer_b2_clothes: download the folder again."
-        ) from error
-    names = [_plain(name) for _, name in sorted(config.id2label.items())]
+        raise ValueError(f"The human parser cannot be loaded: {error}") from error
+    names = [_plain(name) for _, name in sorted(model.config.id2label.items())]
     scheme = max(SCHEMES, key=lambda scheme: len(set(SCHEMES[scheme]) & set(names)))
     if "upper-clothes" not in names:
         raise ValueError(
