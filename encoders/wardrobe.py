@@ -11,6 +11,7 @@ import folder_paths
 import safetensors
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
+from ..pictures.model_folders import names_below, path_below
 from .appearance import AppearanceEncoder
 
 SUBFOLDER = "wardrobe"
@@ -19,17 +20,14 @@ METADATA, VERSION = "parts2whole_appearance", 1
 
 def list_appearances() -> list[str]:
     """Files in output/wardrobe, with their folders there."""
-    root = _root()
-    paths = (os.path.join(folder, file) for folder, _, files in os.walk(root) for file in files)
-    return sorted(os.path.relpath(path, root).replace(os.sep, "/") for path in paths if path.endswith(".safetensors"))
+    return names_below([_root()], _is_appearance)
 
 
 def appearance_path(name: str) -> str:
     """raises: FileNotFoundError that names the folder"""
-    if name in list_appearances():
-        return os.path.join(_root(), name)
-    raise FileNotFoundError(
-        f"No appearance '{name}' in {_root()}. Put the file there, or make one by Save Appearance, and refresh the editor."
+    return path_below(
+        name, [_root()], _is_appearance, "appearance",
+        "Put the file there, or make one by Save Appearance, and refresh the editor.",
     )
 
 
@@ -85,6 +83,10 @@ def load_appearance(path: str, encoder: AppearanceEncoder | None = None) -> Appe
 
 def _root() -> str:
     return os.path.join(folder_paths.get_output_directory(), SUBFOLDER)
+
+
+def _is_appearance(path: str) -> bool:
+    return path.endswith(".safetensors") and os.path.isfile(path)
 
 
 def _name(address: BlockAddress) -> str:
