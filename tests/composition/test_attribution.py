@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from harness.windows import CountingWindows
 from harness.workbench import apply_parts, noise, rel, run, text
 from parts2whole.attention.attention_shares import attention_shares
 
@@ -99,8 +100,6 @@ def test_without_parts_there_is_nothing_to_show(checkpoint, draw):
 
 
 def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance, draw):
-    from test_conditioning import CountingWindows
-
     model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
     for length, dim, batch in ((2, 0, 3), (20, 2, 1)):
         windowed = model.clone()
