@@ -109,6 +109,18 @@ def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance,
             attribution.maps(latents)
 
 
+def test_areas_are_not_recorded_and_do_no_harm(checkpoint, appearance, draw):
+    """Of a whole conditioning and an area's, the first step's shares are those of the whole one."""
+    window = run(
+        "ConditioningSetArea", conditioning=text(checkpoint.clip, "a coat"), width=64, height=96, x=32, y=64, strength=1.0
+    )
+    whole, model = text(checkpoint.clip, "a person"), apply_parts(checkpoint.model, appearance)
+    expected = recorded(model, draw, steps=1, positive=whole)[2]
+    assert rel(recorded(model, draw, steps=1, positive=whole + window)[2], expected) < 1e-5
+    with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
+        recorded(model, draw, steps=1, positive=window)
+
+
 def test_half_precision_between_nodes_is_the_same_run(checkpoint, appearance, draw):
     attribution, latents, maps = recorded(apply_parts(checkpoint.model, appearance), draw)
     assert torch.equal(attribution.maps(latents.half()), maps)
