@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from harness.windows import CountingWindows
 from harness.workbench import apply_parts, noise, rel, run, text
 from parts2whole.attention.attention_shares import attention_shares
 
@@ -99,8 +100,6 @@ def test_without_parts_there_is_nothing_to_show(checkpoint, draw):
 
 
 def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance, draw):
-    from test_conditioning import CountingWindows
-
     model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
     for length, dim, batch in ((2, 0, 3), (20, 2, 1)):
         windowed = model.clone()
@@ -108,6 +107,18 @@ def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance,
         latents = draw(windowed, latent=noise(batch=batch))
         with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
             attribution.maps(latents)
+
+
+def test_areas_are_not_recorded_and_do_no_harm(checkpoint, appearance, draw):
+    """Of a whole conditioning and an area's, the first step's shares are those of the whole one."""
+    window = run(
+        "ConditioningSetArea", conditioning=text(checkpoint.clip, "a coat"), width=64, height=96, x=32, y=64, strength=1.0
+    )
+    whole, model = text(checkpoint.clip, "a person"), apply_parts(checkpoint.model, appearance)
+    expected = recorded(model, draw, steps=1, positive=whole)[2]
+    assert rel(recorded(model, draw, steps=1, positive=whole + window)[2], expected) < 1e-5
+    with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
+        recorded(model, draw, steps=1, positive=window)
 
 
 def test_half_precision_between_nodes_is_the_same_run(checkpoint, appearance, draw):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from harness.workbench import apply_image_attention, apply_parts, apply_pose, noise, picture, rel, text
+from harness.workbench import apply_image_attention, apply_parts, apply_pose, noise, picture, rel, run, text
 from parts2whole.attention.patch.batch import Batch, Sampled, Span, put_together, take
 
 
@@ -43,6 +43,14 @@ def test_tiles_side_by_side(checkpoint, appearance, parts, draw, latents, chunk_
     one_by_one = draw(tiled(model, 1), latent=latent)
     assert rel(draw(tiled(model, 4, chunk_by_chunk), latent=latent), one_by_one) < 1e-5
     assert rel(draw(tiled(checkpoint.model, 1), latent=latent), one_by_one) > 0.05, "the parts are seen"
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_tiles_are_not_recorded(checkpoint, appearance, draw, at_once):
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    latents = draw(tiled(model, at_once), latent=noise(16, 16))
+    with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
+        attribution.maps(latents)
 
 
 def test_tiles_get_the_whole_pose_and_say_so(checkpoint, draw, caplog):

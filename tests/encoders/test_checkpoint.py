@@ -10,7 +10,7 @@ import comfy.utils
 import pytest
 import safetensors.torch
 import torch
-from conftest import GOLDEN
+from harness.host import GOLDEN
 from harness.workbench import run
 from parts2whole.encoders.checkpoint import load as loading
 from parts2whole.encoders.checkpoint.files import list_checkpoints, read_weights

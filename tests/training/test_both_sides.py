@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 
 from training.config import TrainConfig, load_config

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import ROOT
+from harness.host import ROOT
 from harness.workbench import run
 from omegaconf import OmegaConf
 from safetensors.torch import load_file

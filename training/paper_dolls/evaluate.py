@@ -96,7 +96,7 @@ def main():
         for name, value in measure_folders(arguments).items():
             print(f"{name:20}{value:10.4f}")
         return
-    start_host(arguments.models)
+    start_host(cpu=not torch.cuda.is_available(), pytorch_attention=True, models=arguments.models)
     began = time.monotonic()
     with torch.inference_mode():
         result = evaluate(Drawer(arguments.checkpoint), arguments.figures, arguments.swaps)
