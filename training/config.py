@@ -12,10 +12,11 @@ from omegaconf import MISSING, OmegaConf
 
 @dataclass
 class DataConfig:
-    """Either rows on disk, or `paper_dolls` samples drawn from `seed`."""
+    """Either rows on disk, or `dolls` or `paper_dolls` samples drawn from `seed`."""
 
     rows: str | None = None
     structure: str = "densepose"
+    dolls: int = 0
     paper_dolls: int = 0
     seed: int = 0
     width: int = 512
