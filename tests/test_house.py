@@ -55,10 +55,7 @@ def test_no_source_file_is_long():
     rooms = ("nodes", "sheets", "encoders", "attention", "pictures", "training", "bench")
     files = [ROOT / "__init__.py", *(path for name in rooms for path in (ROOT / name).rglob("*.py"))]
     long = {str(path.relative_to(ROOT)) for path in files if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES}
-<<<<<<< HEAD
     assert not long
-=======
-    assert long == LONG
 
 
 @pytest.mark.parametrize("path", [
@@ -69,4 +66,3 @@ def test_tests_share_by_the_harness_only(path):
     others, ours = imports(path)
     assert not {name for name in others if name == "conftest" or name.startswith("test_")}
     assert not {each for each in ours if ROOT / "tests" in each.parents}, "not by a relative import either"
->>>>>>> tests
