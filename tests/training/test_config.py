@@ -1,7 +1,7 @@
 """Configuration files: what is written over what, and what is refused."""
 
 import pytest
-from conftest import ROOT
+from harness.host import ROOT
 from omegaconf import OmegaConf
 
 from training.config import TrainConfig, VaeConfig, load_config
