@@ -43,13 +43,17 @@ class Attribution(Carried):
     def begin(self):
         self.names: tuple[str, ...] = ()
         self._by_sigma: dict[float, _Step] = {}
-        self._latents = None
+        self._latents = self._sigma = None
 
     def finish(self, latents: torch.Tensor):
         """latents: what the run ended with, to tell it from other runs"""
         self._latents = latents.detach().float().cpu().clone()
-        # A map for every step is too much to keep on a GPU.
-        self._by_sigma = {sigma: step._replace(total=step.total.cpu()) for sigma, step in self._by_sigma.items()}
+        self._to_cpu()
+
+    def _to_cpu(self):
+        """A map for every step is too much to keep on a GPU."""
+        with _ADDING:
+            self._by_sigma = {sigma: step._replace(total=step.total.cpu()) for sigma, step in self._by_sigma.items()}
 
     @property
     def by_step(self) -> dict[float, torch.Tensor]:
@@ -65,6 +69,8 @@ class Attribution(Carried):
         labels = [(reference.label, each) for each in applied for reference in each.appearance.references]
         self.names = (ITSELF, *(label for label, _ in labels), REMOVED)
         self._columns = [0, *(i for i, (_, each) in enumerate(labels, 1) if each in active), len(labels) + 1]
+        if sigma != self._sigma:
+            self._to_cpu()
         self._grid, self._sigma = grid, sigma
 
     @torch.compiler.disable

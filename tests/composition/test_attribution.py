@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comfy.model_management import InterruptProcessingException
 from harness.windows import CountingWindows
 from harness.workbench import apply_parts, noise, rel, run, text
 from parts2whole.attention.attention_shares import attention_shares
@@ -18,7 +19,7 @@ def recorded(model, draw, **options):
 def test_shares_are_those_of_the_softmax(masked, length, monkeypatch):
     from parts2whole.attention import attention_shares as shares_file
 
-    monkeypatch.setattr(shares_file, "BLOCK", 5000)  # several blocks
+    monkeypatch.setattr(shares_file, "MOST_LOGITS", 5000)  # several groups of queries
     q, k = torch.randn(2, length, 12), torch.randn(2, 17, 12)
     mask = torch.randn(1, 1, 17) if masked else None
     shares = attention_shares(q, k, mask, 3, [4, 0, 13])
@@ -53,6 +54,25 @@ def test_what_takes_no_part_has_no_share(checkpoint, appearance, draw):
     assert removed[:, 12:].max() < 1e-6, "what is removed of a part with a region is in the region too"
     by_step = list(attribution.by_step.values())
     assert by_step[0][2] > 0 and by_step[-1][2] == 0
+
+
+def test_a_broken_run_leaves_nothing(checkpoint, appearance, draw):
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    latents = draw(model)
+    assert len(attribution.by_step) == 2
+    broken = model.clone()
+
+    def breaks(apply_model, args):
+        if attribution.by_step:
+            raise InterruptProcessingException
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    broken.set_model_unet_function_wrapper(breaks)
+    with pytest.raises(InterruptProcessingException):
+        draw(broken, steps=3)
+    assert not attribution.names and not attribution.by_step
+    with pytest.raises(ValueError, match="No attention was recorded"):
+        attribution.maps(latents)
 
 
 def test_the_strength_shows(checkpoint, appearance, draw):

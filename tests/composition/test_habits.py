@@ -3,12 +3,13 @@
 import copy
 
 import comfy.model_management
+import comfy.sampler_helpers
 import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
-from harness.workbench import apply_parts, apply_pose, noise, rel, run
+from harness.workbench import apply_parts, apply_pose, noise, picture, rel, run
 
 BLOCK = "diffusion_model.input_blocks.1.1.transformer_blocks.0"
 
@@ -216,6 +217,23 @@ def test_the_host_plans_for_the_references(checkpoint, appearance, draw, monkeyp
     assert least - plain_least == pytest.approx(2 * kept * 4)
     assert most - plain_most == pytest.approx(2 * (least - plain_least)), "the host counts both halves"
     assert torch.isfinite(latents).all()
+
+
+def test_the_host_plans_for_the_poses(checkpoint, draw, monkeypatch):
+    planned = []
+    prepare = comfy.sampler_helpers.estimate_memory
+
+    def seen(model, noise_shape, conds):
+        planned.append(prepare(model, noise_shape, conds)[0])
+        return prepare(model, noise_shape, conds)
+
+    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory", seen)
+    poses = torch.cat([picture("pose").roll(turn, 2) for turn in (0, 40, 80)])
+    for model in (checkpoint.model, apply_pose(checkpoint.model, checkpoint.pose_guider, poses)):
+        draw(model, steps=1, latent=noise(batch=2))
+    channels = checkpoint.pose_guider.model.conv_out.weight.shape[0]
+    each = channels * 24 * 16 * 4
+    assert planned[1] - planned[0] == pytest.approx(2 * 2 * each), "for two of the three poses, and the host counts both halves"
 
 
 def test_a_model_that_asks_the_host_to_plan_nothing(checkpoint, appearance, draw, monkeypatch):
