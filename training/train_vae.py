@@ -19,6 +19,7 @@ from diffusers.models.upsampling import Upsample2D
 from .config import VaeConfig, read_config
 from .dataset import open_dataset
 from .loop import fit
+from .networks import load_local
 
 
 class VaePictures:
@@ -112,7 +113,7 @@ def main():
     config = read_config(VaeConfig, "Trains a small VAE from nothing.")
     dataset = open_dataset(config.data)
     torch.manual_seed(config.loop.seed)
-    vae = AutoencoderKL.from_pretrained(config.start) if config.start else new_vae(**config.model)
+    vae = load_local(AutoencoderKL, "start", Path(config.start)) if config.start else new_vae(**config.model)
     module = VaeLoss(vae, config)
     shown_pictures = torch.stack([VaePictures(dataset)[i] for i in range(4)])
 
