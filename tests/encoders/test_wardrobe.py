@@ -2,8 +2,10 @@
 
 import json
 
+import comfy.utils
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from harness.workbench import apply_parts, run, with_lora
 from parts2whole.encoders.fingerprint import fingerprint
 from safetensors.torch import save_file
@@ -60,6 +62,16 @@ def test_fingerprints_tell_models_noise_levels_and_loras_apart_and_nothing_else(
     assert len({encoder.fingerprint for encoder in encoders}) == 5
 
 
+def test_a_fingerprint_looks_at_all_of_a_weight():
+    layer = torch.nn.Linear(32, 32)
+    patcher = ModelPatcher(layer, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+    seen = {fingerprint(patcher)}
+    for quarter in layer.weight.view(4, -1):
+        quarter += 1
+        seen.add(fingerprint(patcher))
+    assert len(seen) == 5
+
+
 def test_other_files_are_refused_with_words(wardrobe, appearance):
     wardrobe.mkdir()
     save_file({"weight": torch.zeros(1)}, wardrobe / "checkpoint.safetensors")
@@ -86,6 +98,16 @@ def test_names_outside_the_wardrobe_are_none(wardrobe, appearance):
     (wardrobe / "outfit_00001_.safetensors").rename(wardrobe.parent / "outside.safetensors")
     for name in ("../outside.safetensors", str(wardrobe.parent / "outside.safetensors")):
         assert "No appearance" in Parts2WholeLoadAppearance.validate_inputs(file=name)
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_another_format_is_refused(wardrobe, appearance, version):
+    save(appearance)
+    tensors, metadata = comfy.utils.load_torch_file(str(wardrobe / "outfit_00001_.safetensors"), return_metadata=True)
+    ((key, described),) = metadata.items()
+    save_file(tensors, wardrobe / "other.safetensors", {key: json.dumps({**json.loads(described), "version": version})})
+    with pytest.raises(ValueError, match=f"it has format {version}, and this pack reads 1"):
+        load("other.safetensors")
 
 
 def test_a_file_that_lacks_a_tensor_is_refused(wardrobe, appearance):

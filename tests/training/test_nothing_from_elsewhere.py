@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN, ROOT
+from harness.host import GOLDEN, ROOT
 from PIL import Image
 
 from training import train_vae

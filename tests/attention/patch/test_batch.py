@@ -33,7 +33,20 @@ def test_rows_of_one_kind_and_of_some_conditionings():
     assert flags(batch, 2, {"cond_or_uncond": [0], "activations_shape": shape}) == [True, True]
     with pytest.raises(ValueError, match="gives the self-attention 2 rows where the layer has 4"):
         batch.spans(2, {**options, "activations_shape": shape})
+    with pytest.raises(ValueError, match="gives the self-attention 3 rows where the layer has 4"):
+        batch.spans(3, only)
+    with pytest.raises(ValueError, match="gives the self-attention 1 rows where the layer has 4"):
+        batch.spans(1, {"cond_or_uncond": [0], "activations_shape": shape})
     assert flags(batch, 4, {}) == [False, False, True, True], "where another node's options tell nothing, the call's own do"
+
+
+def test_repeats_of_all_conditionings_are_told_by_their_queries():
+    """Attention couple with prompts of its own for the negative conditioning too."""
+    options = {"cond_or_uncond": [1, 0], "activations_shape": (2, 8, 4, 4)}
+    q, k = torch.tensor([1.0, 1, 2, 2]).reshape(4, 1, 1), torch.arange(4.0).reshape(4, 1, 1)
+    assert layout(2, options, latents=1).text_spans(q, k, options) == [Span(False, 0, 2), Span(True, 2, 4)]
+    q = torch.tensor([1.0, 2, 2, 2]).reshape(4, 1, 1)
+    assert layout(2, options, latents=1).text_spans(q, k, options) == [Span(False, 0, 1), Span(True, 1, 4)]
 
 
 def test_which_batches_are_whole_and_which_are_tiles():
