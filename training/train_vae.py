@@ -48,6 +48,11 @@ def new_vae(**config) -> AutoencoderKL:
         if isinstance(module, ResnetBlock2D):
             torch.nn.init.zeros_(module.conv2.weight)
             torch.nn.init.zeros_(module.conv2.bias)
+            if module.conv_shortcut is not None:  # from one width to another: copies too
+                torch.nn.init.zeros_(module.conv_shortcut.weight)
+                torch.nn.init.zeros_(module.conv_shortcut.bias)
+                for channel in range(module.out_channels):
+                    module.conv_shortcut.weight[channel, channel % module.in_channels] = 1
         elif isinstance(module, Attention):
             torch.nn.init.zeros_(module.to_out[0].weight)
             torch.nn.init.zeros_(module.to_out[0].bias)
