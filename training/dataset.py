@@ -112,4 +112,6 @@ def open_dataset(config: DataConfig):
         from .paper_dolls.pairs import PaperDolls
 
         return PaperDolls(config.paper_dolls, config.seed, config.width, config.height)
-    raise ValueError("The configuration names no data: set data.rows to a jsonl file, or data.dolls or data.paper_dolls to a number of samples.")
+    raise ValueError(
+        "The configuration names no data: set data.rows to a jsonl file, or data.dolls or data.paper_dolls to a number of samples."
+    )

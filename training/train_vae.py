@@ -49,6 +49,11 @@ def new_vae(**config) -> AutoencoderKL:
         if isinstance(module, ResnetBlock2D):
             torch.nn.init.zeros_(module.conv2.weight)
             torch.nn.init.zeros_(module.conv2.bias)
+            if module.conv_shortcut is not None:  # from one width to another: copies too
+                torch.nn.init.zeros_(module.conv_shortcut.weight)
+                torch.nn.init.zeros_(module.conv_shortcut.bias)
+                for channel in range(module.out_channels):
+                    module.conv_shortcut.weight[channel, channel % module.in_channels] = 1
         elif isinstance(module, Attention):
             torch.nn.init.zeros_(module.to_out[0].weight)
             torch.nn.init.zeros_(module.to_out[0].bias)
@@ -94,8 +99,11 @@ class VaeLoss(torch.nn.Module):
         size, (height, width) = self.config.crop, pictures.shape[-2:]
         crops = []
         for i in range(self.config.crops):
-            top, left = (int(torch.randint(room - size + 1, (), generator=generator)) for room in (height, width))
-            crops.append(pictures[i % len(pictures), :, top : top + size, left : left + size])
+            places = []
+            for _ in range(self.config.crop_tries):
+                top, left = (int(torch.randint(room - size + 1, (), generator=generator)) for room in (height, width))
+                places.append(pictures[i % len(pictures), :, top : top + size, left : left + size])
+            crops.append(max(places, key=lambda crop: float(crop.std((1, 2)).sum())))
         return torch.stack(crops)
 
 
@@ -103,7 +111,7 @@ class VaeLoss(torch.nn.Module):
 def save_vae(vae: AutoencoderKL, dataset, folder: Path):
     """Writes the VAE in diffusers' layout. Its scaling factor makes the latents of the dataset have variance 1."""
     pictures = VaePictures(dataset)
-    latents = [vae.encode(pictures[i][None].to(vae.device)).latent_dist.mean for i in range(min(64, len(pictures)))]
+    latents = [vae.encode(pictures[i][None].to(vae.device)).latent_dist.mean for i in range(min(16, len(pictures)))]
     scaling_factor = 1 / float(torch.cat(latents).std())
     vae.register_to_config(scaling_factor=round(scaling_factor, 5))
     vae.save_pretrained(folder / "vae", safe_serialization=True)

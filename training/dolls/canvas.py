@@ -46,7 +46,7 @@ class Canvas:
 
         opacity: below 1 for a tint, which belongs to what is under it; figure: False for what lies on the ground
         """
-        where, alpha = self._mask(shapes)
+        where, alpha = rasterize(self.view, shapes)
         if where is None:
             return
         colours = self._colours(where, paint) if isinstance(paint, Fabric) else _flat(paint)
@@ -59,24 +59,9 @@ class Canvas:
 
     def shade(self, shapes: list[Polygon], amount: float, move: tuple[float, float] = (0.0, 0.0)):
         """Darkens the figure, and only it, under some shapes."""
-        where, alpha = self._mask([np.asarray(shape) + move for shape in shapes])
+        where, alpha = rasterize(self.view, [np.asarray(shape) + move for shape in shapes])
         if where is not None:
             self.image[where] *= 1 - amount * alpha * self.cover[-1][where[1:]]
-
-    def _mask(self, shapes: list[Polygon]) -> tuple[tuple[slice, ...] | None, np.ndarray | None]:
-        """Where some shapes lie, and how much of each pixel there they cover, [h, w]; None where nothing is seen."""
-        shapes = [self.view.offset + self.view.scale * np.asarray(shape) for shape in shapes]
-        points = np.concatenate(shapes)
-        low = np.maximum(np.floor(points.min(0)).astype(int), 0)
-        high = np.minimum(np.ceil(points.max(0)).astype(int) + 1, (self.view.width, self.view.height))
-        if (high <= low).any():
-            return None, None
-        mask = Image.new("L", tuple(int(n) for n in SUPERSAMPLE * (high - low)))
-        draw = ImageDraw.Draw(mask)
-        for shape in shapes:
-            draw.polygon((SUPERSAMPLE * (shape - low)).ravel().tolist(), fill=255)
-        alpha = np.asarray(mask.reduce(SUPERSAMPLE), np.float32) / 255
-        return np.s_[:, low[1] : high[1], low[0] : high[0]], alpha
 
     def _colours(self, where: tuple[slice, ...], fabric: Fabric) -> np.ndarray:
         """A pattern at the given place of the picture. [3, h, w], or [3, 1, 1] for one colour"""
@@ -86,6 +71,22 @@ class Canvas:
             return first
         amount = pattern_amount(wear.pattern, self.x[where[1:]], self.y[where[1:]], self.view, frame)
         return first + amount.astype(np.float32) * (second - first)
+
+
+def rasterize(view: View, shapes: list[Polygon]) -> tuple[tuple[slice, ...] | None, np.ndarray | None]:
+    """Where some shapes lie in a [C, H, W] picture, and how much of each pixel there they cover, [h, w]; None where outside."""
+    shapes = [view.offset + view.scale * np.asarray(shape) for shape in shapes]
+    points = np.concatenate(shapes)
+    low = np.maximum(np.floor(points.min(0)).astype(int), 0)
+    high = np.minimum(np.ceil(points.max(0)).astype(int) + 1, (view.width, view.height))
+    if (high <= low).any():
+        return None, None
+    mask = Image.new("L", tuple(int(n) for n in SUPERSAMPLE * (high - low)))
+    draw = ImageDraw.Draw(mask)
+    for shape in shapes:
+        draw.polygon((SUPERSAMPLE * (shape - low)).ravel().tolist(), fill=255)
+    alpha = np.asarray(mask.reduce(SUPERSAMPLE), np.float32) / 255
+    return np.s_[:, low[1] : high[1], low[0] : high[0]], alpha
 
 
 def _flat(colour: Colour) -> np.ndarray:

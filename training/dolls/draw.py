@@ -9,7 +9,7 @@ import numpy as np
 from .body import SIDES, Body, View
 from .canvas import Canvas, disc, ellipse, tube
 from .coat import coat_back, coat_front
-from .figure import FACE, HAIR, LOWER, SHOES, UPPER, WHOLE, Doll, Wear, mix
+from .figure import FACE, HAIR, LOWER, SHOES, UPPER, WHOLE, Colour, Doll, Wear, mix
 from .garments import dress, lower, shoe, sleeve, top, waistband
 from .hair import hair_behind, hair_in_front
 from .head import face
@@ -45,7 +45,7 @@ def draw_doll(doll: Doll, view: View) -> Drawing:
     elif whole:
         dress(canvas, body, whole)
     for side in SIDES:
-        _arm(canvas, body, skin, side, wears.get(UPPER) or whole)
+        _arm(canvas, body, skin, side, None if coat else wears.get(UPPER) or whole)
     if coat:
         coat_front(canvas, body, coat)
     face(canvas, body, wears[FACE])
@@ -57,7 +57,7 @@ def draw_doll(doll: Doll, view: View) -> Drawing:
     )
 
 
-def _ground(canvas: Canvas, body: Body, colour):
+def _ground(canvas: Canvas, body: Body, colour: Colour):
     feet = np.stack([body.foot(side)[0] for side in SIDES])
     left, right = feet[:, 0].min() - 0.10, feet[:, 0].max() + 0.10
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
@@ -65,7 +65,7 @@ def _ground(canvas: Canvas, body: Body, colour):
     canvas.lay(None, [middle + np.stack([(right - left) / 2 * np.cos(t), 0.028 * np.sin(t)], -1)], colour, figure=False)
 
 
-def _torso(canvas: Canvas, body: Body, skin):
+def _torso(canvas: Canvas, body: Body, skin: Colour):
     neck, head = body.joints["neck"], body.joints["head"]
     canvas.lay(None, [body.outline(0.97, 0.24)], skin)
     canvas.lay(None, tube([neck + 0.03 * body.down, head], 1.05 * body.neck, body.neck), skin)
@@ -73,17 +73,18 @@ def _torso(canvas: Canvas, body: Body, skin):
     canvas.shade([ellipse(body.face, 0, 0.2, 0.62, 1.0)], 0.12)
 
 
-def _arm(canvas: Canvas, body: Body, skin, side: str, wear: Wear):
-    """Arm, hand, and the sleeve over it."""
+def _arm(canvas: Canvas, body: Body, skin: Colour, side: str, wear: Wear | None):
+    """Arm, hand, and the sleeve of what is worn over it; None under a coat."""
     path = body.path(side, "shoulder", "elbow", "wrist")
     arm = tube(path, body.arm, 0.72 * body.arm)
     canvas.shade(arm, 0.13, (0.006, 0.007))
     canvas.lay(None, arm, skin)
-    hand(canvas, body, skin, side)
-    sleeve(canvas, body, wear, side)
+    _hand(canvas, body, skin, side)
+    if wear:
+        sleeve(canvas, body, wear, side)
 
 
-def hand(canvas: Canvas, body: Body, skin, side: str):
+def _hand(canvas: Canvas, body: Body, skin: Colour, side: str):
     wrist = body.joints[f"{side} wrist"]
     frame, size = body.limb(side, "elbow", "wrist"), body.arm
     inner = -SIDES[side]
@@ -95,4 +96,5 @@ def hand(canvas: Canvas, body: Body, skin, side: str):
     canvas.lay(None, [*fingers, *thumb, disc(wrist + 0.6 * size * frame.down, 0.92 * size)], skin)
     line = mix(skin, (0.45, 0.16, 0.10), 0.35)
     for x in (-0.28, 0.28):
-        canvas.lay(None, tube([frame.at(x * size, 1.1 * size), frame.at(1.1 * x * size, 1.75 * size)], 0.06 * size, 0.06 * size), line)
+        gap = [frame.at(x * size, 1.1 * size), frame.at(1.1 * x * size, 1.75 * size)]
+        canvas.lay(None, tube(gap, 0.06 * size, 0.06 * size), line)

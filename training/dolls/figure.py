@@ -34,7 +34,9 @@ BACKGROUND_PATTERNS = ("plain", "striped", "dotted")
 # The clothes' colours keep away from the background's, and the two of a pattern from each other, in RGB.
 BACKGROUND_CONTRAST, PATTERN_CONTRAST = 0.30, 0.50
 # Of those who have hair, most have one of these.
-HAIR_COLOURS = ((0.16, 0.12, 0.11), (0.35, 0.21, 0.13), (0.58, 0.30, 0.14), (0.80, 0.58, 0.27), (0.72, 0.36, 0.18), (0.50, 0.48, 0.48))
+HAIR_COLOURS = (
+    (0.16, 0.12, 0.11), (0.35, 0.21, 0.13), (0.58, 0.30, 0.14), (0.80, 0.58, 0.27), (0.72, 0.36, 0.18), (0.50, 0.48, 0.48),
+)
 SKINS = ((1.0, 0.88, 0.78), (0.97, 0.77, 0.61), (0.84, 0.60, 0.43), (0.66, 0.43, 0.29), (0.45, 0.28, 0.19))
 EYE_COLOURS = ((0.20, 0.45, 0.75), (0.20, 0.52, 0.32), (0.47, 0.27, 0.13), (0.30, 0.20, 0.16))
 # What clothes are dyed in, more or less.

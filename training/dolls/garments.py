@@ -10,7 +10,7 @@ from .figure import LOWER, SHOES, UPPER, WHOLE, Wear
 
 # How many segments of the arm a sleeve covers.
 SLEEVES = {
-    "a t-shirt": 0.62, "a long-sleeved shirt": 1.92, "a tank top": 0.0, "a short dress": 0.5, "a long dress": 0.0, "an open coat": 0.0,
+    "a t-shirt": 0.62, "a long-sleeved shirt": 1.92, "a tank top": 0.0, "a short dress": 0.5, "a long dress": 0.0,
 }
 GOLD = (0.93, 0.76, 0.32)
 WAIST = 0.178  # below the neck
@@ -40,9 +40,9 @@ def lower(canvas: Canvas, body: Body, wear: Wear):
         np.array([body.waist, body.hip + 0.004, body.hip + 0.002, 0, -body.hip - 0.002, -body.hip - 0.004, -body.waist]),
         np.array([WAIST, 0.215, 0.262, 0.285, 0.262, 0.215, WAIST]),
     )
-    legs = {side: partial(body.path(side, "hip", "knee", "ankle"), reach) for side in SIDES}
+    legs = [partial(body.path(side, "hip", "knee", "ankle"), reach) for side in SIDES]
     end = 1.05 * body.leg if wear.shape == "trousers" else 1.22 * body.leg
-    for i, (side, path) in enumerate(legs.items()):
+    for i, path in enumerate(legs):
         shapes = tube(path, 1.14 * body.leg, end, flat=True)
         if i:
             canvas.shade(shapes, 0.13, (-0.006, 0.004))

@@ -26,6 +26,7 @@ def hair_behind(canvas: Canvas, body: Body, wear: Wear):
 
 def hair_in_front(canvas: Canvas, body: Body, wear: Wear):
     if wear.shape in HEADWEAR:
+        canvas.lay(HAIR, [ellipse(body.face, sign * 0.89, -0.16, 0.11, 0.30) for sign in (-1, 1)], wear.colours[1])
         HATS[wear.shape](canvas, body, wear)
         return
     frame, colour = body.face, wear.colours[0]
@@ -40,8 +41,14 @@ def hair_in_front(canvas: Canvas, body: Body, wear: Wear):
             _line(canvas, body, x + 0.17 * np.cos(a + t), y + 0.17 * np.sin(a + t), wear.line)
         return
     fringes = {
-        "short hair": [[1.02, 0.10], [0.90, -0.18], [0.66, -0.44], [0.10, -0.40], [-0.42, -0.56], [-0.80, -0.34], [-0.92, -0.10], [-1.02, 0.10]],
-        "long hair": [[1.04, 0.85], [0.90, 0.30], [0.74, -0.20], [0.42, -0.56], [0.0, -0.78], [-0.42, -0.56], [-0.74, -0.20], [-0.90, 0.30], [-1.04, 0.85]],
+        "short hair": [
+            [1.02, 0.10], [0.90, -0.18], [0.66, -0.44], [0.10, -0.40], [-0.42, -0.56], [-0.80, -0.34], [-0.92, -0.10],
+            [-1.02, 0.10],
+        ],
+        "long hair": [
+            [1.04, 0.85], [0.90, 0.30], [0.74, -0.20], [0.42, -0.56], [0.0, -0.78], [-0.42, -0.56], [-0.74, -0.20], [-0.90, 0.30],
+            [-1.04, 0.85],
+        ],
         "a bun": [[1.0, 0.0], [0.86, -0.34], [0.5, -0.62], [0.0, -0.70], [-0.5, -0.62], [-0.86, -0.34], [-1.0, 0.0]],
     }
     fringe = np.array(fringes[wear.shape])
@@ -73,7 +80,9 @@ def _cap(canvas: Canvas, body: Body, wear: Wear):
         t = np.linspace(0, 1, 8)
         _line(canvas, body, x * 1.1 * np.sin(t * 1.5), -1.1 + 0.75 * t**1.5, wear.line)
     canvas.lay(HAIR, [ellipse(body.face, 0, -1.12, 0.11, 0.07)], wear.trim)
-    brim = smooth(np.array([[-0.86, -0.42], [0, -0.48], [0.86, -0.42], [1.04, -0.16], [0.55, -0.11], [0, -0.09], [-0.55, -0.11], [-1.04, -0.16]]))
+    brim = smooth(np.array([
+        [-0.86, -0.42], [0, -0.48], [0.86, -0.42], [1.04, -0.16], [0.55, -0.11], [0, -0.09], [-0.55, -0.11], [-1.04, -0.16],
+    ]))
     points = body.face.at(brim[:, 0], brim[:, 1])
     canvas.shade([points], 0.15, (0.0, 0.010))
     canvas.lay(HAIR, [points], wear.trim)
@@ -88,7 +97,8 @@ def _beanie(canvas: Canvas, body: Body, wear: Wear):
 
 
 def _hat(canvas: Canvas, body: Body, wear: Wear):
-    crown = smooth(np.array([[-0.82, -0.46], [-0.76, -0.95], [-0.5, -1.32], [0.0, -1.26], [0.5, -1.32], [0.76, -0.95], [0.82, -0.46]]), closed=False)
+    side = np.array([[-0.82, -0.46], [-0.76, -0.95], [-0.5, -1.32]])
+    crown = smooth(np.array([*side, [0.0, -1.26], *side[::-1] * (-1, 1)]), closed=False)
     canvas.lay(HAIR, [body.face.at(crown[:, 0], crown[:, 1])], wear.colours[0])
     _band(canvas, body, wear, -0.72, -0.48, 0.84)
     brim = [ellipse(body.face, 0, -0.42, 1.55, 0.20)]

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ..dataset import ReferencePicture, Sample
-from .draw import Drawing, draw_doll
 from .body import View
+from .draw import Drawing, draw_doll
 from .figure import Doll, Wear, random_doll
 from .pose import draw_pose
 
