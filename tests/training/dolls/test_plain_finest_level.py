@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from harness.host import ROOT
 from diffusers import AutoencoderKL
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 from parts2whole.attention.patch.host import block_levels
