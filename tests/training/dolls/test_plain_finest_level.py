@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from harness.host import ROOT
 from diffusers import AutoencoderKL
+from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 from parts2whole.attention.patch.host import block_levels
 
