@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference, 
 from ..attention.patch.host import require_unet, transformer_blocks
 from ..attention.reference_mask import token_mask
 from ..pictures.frame import fit_to_frame
-from ..pictures.part import LabelledPart, Part
+from ..pictures.part import LabelledPart, Part, escaped
 from .fingerprint import fingerprint, fingerprint_of_tensor
 
 
@@ -43,22 +42,26 @@ class EncodedPart(NamedTuple):
         return same_label and self.vae() is vae and self.frame == frame
 
 
-@dataclass(frozen=True, eq=False)
 class AppearanceEncoder:
-    """A U-Net that encodes references.
+    """A U-Net that encodes references, and remembers what it made of each part.
 
+    patcher: the host's handle of the U-Net
     noise_level: the timestep, 0..999, at which it sees them; above 0 the latent is noised accordingly
     encoded: what each part became last, for as long as the host keeps the part: of a workflow queued again with one part
         changed, only that one is encoded
     """
 
-    patcher: ModelPatcher
-    noise_level: int = 0
-    encoded: weakref.WeakKeyDictionary[Part, EncodedPart] = field(default_factory=weakref.WeakKeyDictionary, repr=False)
+    def __init__(self, patcher: ModelPatcher, noise_level: int = 0):
+        self.patcher = patcher
+        self.noise_level = noise_level
+        self.encoded: weakref.WeakKeyDictionary[Part, EncodedPart] = weakref.WeakKeyDictionary()
 
     @cached_property
     def fingerprint(self) -> str:
-        return f"{fingerprint(self.patcher)}-{self.noise_level}"
+        """Of the U-Net as it is patched, and the noise level: another one gives other features."""
+        sampling = self.patcher.object_patches.get("model_sampling")
+        schedule = f"-{float(sampling.sigma(torch.tensor([float(self.noise_level)]))):.6g}" if self.noise_level and sampling else ""
+        return f"{fingerprint(self.patcher)}-{self.noise_level}{schedule}"
 
 
 class _LastBank(Exception):
@@ -72,8 +75,8 @@ def encode_appearance(
 
     width, height: of the frame to which the pictures are fitted, in pixels
     fit: how, see `fit_to_frame`
-    raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net, and where nothing
-        is left of a mask in the frame
+    raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net, where the VAE does not
+        either, and where nothing is left of a mask in the frame
     """
     frame = width, height, fit
     known = {
@@ -84,6 +87,8 @@ def encode_appearance(
     progress = comfy.utils.ProgressBar(2 * sum(labelled.part.image.shape[0] for labelled in new))
     for labelled in new:
         _check_context(encoder, labelled)
+    if new:
+        _check_vae(encoder, vae)
     # First the VAE for all, then the U-Net for all: where memory is short, one need not make room for the other in turns.
     pictures = [_encode_pictures(vae, labelled.part, frame, progress) for labelled in new]
     vae_fingerprint = fingerprint(vae.patcher) if new else ""
@@ -95,8 +100,8 @@ def encode_appearance(
             banks = encode_reference(encoder, latent, mask, labelled, width, height)
             if not any(len(bank.tokens) for bank in banks.values()):
                 raise ValueError(
-                    f"Part '{labelled.part.label}': nothing is left of the mask at {width}x{height}, so nothing of the picture "
-                    "would be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
+                    f"Part '{escaped(labelled.part.label)}': nothing is left of the mask at {width}x{height}, so nothing of the "
+                    "picture would be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
                 )
             references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1], origin))
             progress.update(1)
@@ -189,11 +194,28 @@ def _check_context(encoder: AppearanceEncoder, labelled: LabelledPart):
     expected, got = block.attn2.to_k.weight.shape[1], labelled.text_embedding.shape[-1]
     if got != expected:
         raise ValueError(
-            f"Part '{labelled.part.label}': its label was embedded with {got} channels, but the appearance encoder expects "
-            f"{expected}. Connect Encode Part Labels to the CLIP that belongs to the encoder."
+            f"Part '{escaped(labelled.part.label)}': its label was embedded with {got} channels, but the appearance encoder "
+            f"expects {expected}. Connect Encode Part Labels to the CLIP that belongs to the encoder."
         )
     if encoder.patcher.model.adm_channels and labelled.pooled is None:
         raise ValueError(
-            f"Part '{labelled.part.label}': the appearance encoder needs the label's pooled text, and the CLIP gave none. "
+            f"Part '{escaped(labelled.part.label)}': the appearance encoder needs the label's pooled text, and the CLIP gave none. "
             "Connect Encode Part Labels to the CLIP that belongs to the encoder."
         )
+
+
+def _check_vae(encoder: AppearanceEncoder, vae):
+    """Before any work: a VAE of another kind. What a VAE of another pack does not tell of itself is taken as right."""
+    mend = "Connect the VAE that belongs to the appearance encoder, for example from the same Load Parts2Whole or Load Checkpoint."
+    if getattr(vae, "first_stage_model", vae) is None:
+        raise ValueError(f"The VAE is empty: the checkpoint that it comes from holds none. {mend}")
+    expected = encoder.patcher.model.latent_format.latent_channels
+    channels, dimensions = getattr(vae, "latent_channels", expected), getattr(vae, "latent_dim", 2)
+    if dimensions != 2 or getattr(vae, "extra_1d_channel", None) is not None:
+        kind = {1: "sound", 3: "videos"}.get(dimensions, "sound")
+        raise ValueError(
+            f"The VAE is one for {kind}, with latents of {channels} channels: the appearance encoder takes those of pictures, with "
+            f"{expected}. {mend}"
+        )
+    if channels != expected:
+        raise ValueError(f"The VAE gives latents of {channels} channels, but the appearance encoder takes {expected}. {mend}")

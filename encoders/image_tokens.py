@@ -7,7 +7,7 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..attention.image_attention import MAX_IMAGE_TOKENS
+from ..attention.image_attention import MAX_IMAGE_TOKENS, ImageAttention
 from ..attention.patch.applied import AppliedImageAttention
 from ..pictures.frame import resize_bicubic
 from ..pictures.part import LabelledPart
@@ -19,14 +19,22 @@ def attend_to_images(
     """Projects the image tokens of the parts to keys and values of every cross-attention layer.
 
     image_attention: the patcher of an `attention.image_attention.ImageAttention`
-    raises: ValueError for more than six pictures, and for tokens of another width than the projections take
+    raises: ValueError for more than six pictures, for what is no image attention, and for a CLIP_VISION of another kind or with
+        tokens of another width than the projections take
     """
-    tokens = image_tokens(clip_vision, parts)
+    mend = "Take CLIP_VISION and IMAGE_ATTENTION from the same Load Parts2Whole node."
+    if not isinstance(image_attention.model, ImageAttention):
+        raise ValueError(f"The IMAGE_ATTENTION is a {type(image_attention.model).__name__}. {mend}")
     expected = image_attention.model.token_channels
+    kind = getattr(clip_vision, "model_type", "clip_vision_model")
+    if kind != "clip_vision_model":
+        raise ValueError(f"The CLIP_VISION is a {kind}, expected a CLIP vision model with projected embeddings. {mend}")
+    # Before any picture is encoded, where it tells.
+    channels = getattr(clip_vision, "config", {}).get("projection_dim", expected)
+    tokens = image_tokens(clip_vision, parts) if channels == expected else torch.empty(0, channels)
     if tokens.shape[-1] != expected:
         raise ValueError(
-            f"The CLIP_VISION gives tokens of {tokens.shape[-1]} channels, the image attention expects {expected}. Take both "
-            "from the same Load Parts2Whole node."
+            f"The CLIP_VISION gives tokens of {tokens.shape[-1]} channels, the image attention expects {expected}. {mend}"
         )
     comfy.model_management.load_models_gpu([image_attention])
     keys = image_attention.model(tokens.to(image_attention.load_device))

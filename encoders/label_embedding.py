@@ -9,6 +9,8 @@ import comfy.utils
 
 from ..pictures.part import LabelledPart, Part, escaped
 
+TOKENS = 77
+
 
 def embed_labels(clip, parts: list[Part]) -> tuple[LabelledPart, ...]:
     """Embeds the label of each part with the given CLIP."""
@@ -22,8 +24,18 @@ def embed_labels(clip, parts: list[Part]) -> tuple[LabelledPart, ...]:
 
 
 def embed_label(clip, part: Part) -> LabelledPart:
-    """Embeds the label with the given CLIP. A label of more than 77 tokens is cut there, with a warning."""
+    """Embeds the label with the given CLIP. A label of more than 77 tokens is cut there, with a warning.
+
+    raises: ValueError for a text encoder that does not read 77 tokens at once, as CLIP does
+    """
     tokens = clip.tokenize(part.label)
+    for name, chunks in tokens.items():
+        for chunk in chunks:
+            if len(chunk) != TOKENS:
+                raise ValueError(
+                    f"The CLIP reads {len(chunk)} tokens at once with its text encoder '{name}', expected {TOKENS}. Connect the "
+                    "CLIP that belongs to the appearance encoder: that of SD1.5, SD2.x, SDXL or Load Parts2Whole."
+                )
     for name, chunks in tokens.items():
         if len(chunks) > 1:
             words = "".join(word for chunk in chunks[1:] for _, word in clip.tokenizer.untokenize(chunk))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import struct
@@ -17,6 +18,7 @@ from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
 from ..pictures.model_folders import names_below, path_below
 from ..pictures.part import LONGEST_LABEL, escaped
 from .appearance import AppearanceEncoder
+from .fingerprint import ONLY_THIS_RUN
 
 SUBFOLDER = "wardrobe"
 METADATA, VERSION = "parts2whole_appearance", 1
@@ -48,6 +50,12 @@ def save_appearance(appearance: Appearance, path: str):
             "removed": {_name(address): bank.removed for address, bank in reference.banks.items()},
             **reference.origin._asdict(),
         })
+    if any(ONLY_THIS_RUN in reference.origin.encoder for reference in appearance.references):
+        logging.warning(
+            "Parts2Whole: the appearance encoder's MODEL was changed by another node in a way that is not recognised after ComfyUI "
+            "is started again. Load Appearance will then refuse %s with an encoder connected: remove that node before encoding, or "
+            "connect none.", shown_path(path),
+        )
     part = f"{path}.{uuid.uuid4().hex}.part"  # nobody can have put a link there
     comfy.utils.save_torch_file(tensors, part, metadata={METADATA: json.dumps({"version": VERSION, "references": references})})
     os.replace(part, path)

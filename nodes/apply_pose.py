@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..attention.patch.applied import AppliedPose
 from ..attention.patch.apply import apply
+from ..encoders.pose_network import PoseNetwork
 from ..pictures.part import require_finite
 from ..pictures.pose_kind import COLOUR_MAPPED, IUV, pose_kind
 from .node import Node
@@ -40,6 +41,10 @@ class Parts2WholeApplyPose(Node):
 
     @classmethod
     def execute(cls, model, pose_guider, image, strength, start_percent, end_percent) -> io.NodeOutput:
+        if not isinstance(pose_guider.model, PoseNetwork):
+            raise ValueError(
+                f"The POSE_GUIDER is a {type(pose_guider.model).__name__}: connect the output POSE_GUIDER of Load Parts2Whole."
+            )
         require_finite(image, "The pose picture")
         kind = pose_kind(image)
         if kind != IUV:
