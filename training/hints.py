@@ -10,6 +10,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from einops import rearrange
 
 from attention.shared_attention import ReferenceKeys
 
@@ -63,7 +64,7 @@ class LayerHints:
 
     def read_layer(self, layer: str, bank: torch.Tensor, output: torch.Tensor, grid: tuple[int, int]):
         """One layer. bank: [R, T, C], features of the references; output: [B * N, T, C], of each picture N times in a row"""
-        output = output.unflatten(0, (len(self.latents), -1))[:, -1]
+        output = rearrange(output, "(b n) t c -> b n t c", b=len(self.latents))[:, -1]
         losses = [
             _error(self.readouts.from_bank[_key(layer)](bank), self.reference_latents, self.masks, grid),
             _error(self.readouts.from_output[_key(layer)](output), self.latents, self.covered, grid),
@@ -88,7 +89,7 @@ def looking_loss(
     """
     with torch.autocast(q.device.type, enabled=False):
         bias = keys.k.new_zeros(len(keys.k)) if keys.bias is None else keys.bias
-        q, own, other = (x.float().unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, k, keys.k))
+        q, own, other = (rearrange(x.float(), "t (h d) -> h t d", h=heads) for x in (q, k, keys.k))
         logits = torch.cat([q @ own.transpose(1, 2), q @ other.transpose(1, 2)], -1) / q.shape[-1] ** 0.5
         logits[..., len(k):] += bias.float()
         weights = logits.softmax(-1).mean(0)[:, len(k):]
@@ -112,5 +113,5 @@ def _error(values: torch.Tensor, latents: torch.Tensor, weights: torch.Tensor, g
 
 def _pooled(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """[N, H, W] -> [N, T], [N, C, H, W] -> [N, T, C]"""
-    pooled = F.adaptive_avg_pool2d(maps if maps.ndim == 4 else maps[:, None], grid).flatten(2).transpose(1, 2)
-    return pooled if maps.ndim == 4 else pooled[..., 0]
+    layout = "n c h w -> n (h w) c" if maps.ndim == 4 else "n h w -> n (h w)"
+    return rearrange(F.adaptive_avg_pool2d(maps, grid), layout)

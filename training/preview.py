@@ -7,6 +7,8 @@ import torch
 from .model import Batch, Parts2Whole, encode_batch
 from .processors import References, token_grids
 
+STEPS, GUIDANCE = 20, 2.0
+
 
 @torch.no_grad()
 def sample_latents(model: Parts2Whole, batch: Batch, noise: torch.Tensor, steps: int, guidance: float) -> torch.Tensor:
@@ -44,7 +46,7 @@ def preview_pictures(model: Parts2Whole, vae, batch: Batch) -> dict[str, torch.T
     """Targets above what is sampled for them: one picture by its name, [3, H, W] in 0..1."""
     batch = encode_batch(vae, batch)
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
-    drawn = sample_latents(model, batch, noise, 20, 2.0)
+    drawn = sample_latents(model, batch, noise, STEPS, GUIDANCE)
     rows = []
     for latents in (batch.latents, drawn):
         pictures = vae.decode(latents.to(vae.device) / vae.config.scaling_factor).sample.clamp(-1, 1)

@@ -13,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
+from einops import rearrange
 
 from attention.bank import select_tokens
 from attention.reference_mask import token_mask
@@ -98,8 +99,10 @@ class SharedSelfAttention:
         def attend(q, k, v, mask=None):
             return _attend(q, k, v, attn.heads, mask)
 
-        out, pictures = [], len(references.of)
-        for own, q_, k_, v_ in zip(references.of, q.chunk(pictures), k.chunk(pictures), v.chunk(pictures)):
+        out = []
+        # b pictures, each n times in a row
+        rows = (rearrange(x, "(b n) t c -> b n t c", b=len(references.of)) for x in (q, k, v))
+        for own, q_, k_, v_ in zip(references.of, *rows):
             if own:
                 joined = join_references([ReferenceGroup(keys[r], values[r], removed=selected[r].removed) for r in own])
                 out.append(shared_attention(q_, k_, v_, joined.widened(attn.heads), attn.heads, attend))
@@ -166,5 +169,5 @@ def token_grids(unet: UNet2DConditionModel, height: int, width: int) -> dict[int
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+    q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, mask), "b h t d -> b t (h d)")
