@@ -5,7 +5,7 @@ VERSIONS ?= 0.16.3 0.20.1 0.26.0 0.30.0
 
 training = diffusers accelerate omegaconf skimage
 
-.PHONY: help demo test versions editor lint bench full-size evaluate train-paper-doll
+.PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,8 +13,11 @@ help: ## this list
 demo: ## compose a paper doll from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" bench/demo.py
 
-test: ## all tests but the slow ones, which open the editor
+test: ## all tests but the slow ones and those that open the editor
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
+
+slow: ## the slow tests: torch.compile, and training in two processes as torch's launcher starts it
+	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m slow --ignore=tests/editor
 
 versions: ## the tests that touch the host, on older ComfyUIs too; on one only by VERSIONS=0.20.1
 	@for version in $(VERSIONS); do \

@@ -26,6 +26,10 @@ def test_all_is_as_without_and_one_factor_is_a_strength(checkpoint, appearance, 
     )
     halved = draw(apply_parts(checkpoint.model, appearance, levels=levels(custom="0.5")))
     assert torch.equal(halved, draw(apply_parts(checkpoint.model, appearance, strength=0.5)))
+    finest, spelled_out = (
+        draw(apply_parts(checkpoint.model, appearance, levels=levels(custom=custom))) for custom in ("1, 0", "1, 0, 0, 0")
+    )
+    assert torch.equal(finest, spelled_out), "the last one holds for all deeper levels"
 
 
 def test_zero_everywhere_equals_the_unpatched_model_bit_for_bit(checkpoint, appearance, draw):

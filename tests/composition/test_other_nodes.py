@@ -13,6 +13,7 @@ from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from harness.workbench import apply_parts, lora, noise, picture, rel, run, text, with_lora
+from parts2whole.attention.patch.host import transformer_blocks
 
 
 def custom_attn1(q, k, v, options):
@@ -147,7 +148,7 @@ def test_an_earlier_replacement_can_tell_conditionings_by_their_uuids(checkpoint
     assert rel(draw(apply_parts(checkpoint.model, appearance), latent=noise(batch=2)), by_number) > 1e-3
 
 
-def test_the_chosen_attention_serves_ours_too(checkpoint, everything, draw):
+def test_the_chosen_attention_serves_ours_too(checkpoint, everything, draw, monkeypatch):
     model = everything(checkpoint.model)
     expected = draw(model)
     calls = []
@@ -155,9 +156,12 @@ def test_the_chosen_attention_serves_ours_too(checkpoint, everything, draw):
     def override(function, *args, **kwargs):
         calls.append(args[0].shape)
         assert kwargs.get("mask") is None, "not every attention takes one"
+        assert kwargs["attn_precision"] is torch.float32, "what the model asks for"
         assert args[0].shape[0] == len(kwargs["transformer_options"]["cond_or_uncond"]), "told of the chunks that it is given"
         return function(*args, **kwargs)
 
+    for block in transformer_blocks(model.model.diffusion_model).values():
+        monkeypatch.setattr(block, "attn_precision", torch.float32)
     model = model.clone()
     model.model_options["transformer_options"]["optimized_attention_override"] = override
     assert rel(draw(model, steps=2), expected) < 1e-5

@@ -80,10 +80,10 @@ def test_a_soft_region_weakens(checkpoint, appearance, draw):
 
 def test_each_latent_of_a_batch_has_its_own(checkpoint, appearance, draw):
     regions = torch.cat([left(), 1 - left()])
-    batch = noise(batch=2)
+    batch = noise(batch=3)
     together = draw(apply_parts(checkpoint.model, appearance, region=regions), latent=batch)
-    for i in range(2):
-        model = apply_parts(checkpoint.model, appearance, region=regions[i:i + 1])
+    for i in range(3):
+        model = apply_parts(checkpoint.model, appearance, region=regions[i % 2:i % 2 + 1])  # fewer than latents: in turn
         alone = draw(model, latent={"samples": batch["samples"][i:i + 1]})
         assert rel(together[i:i + 1], alone) < 1e-5
 

@@ -23,6 +23,7 @@ from harness.workbench import (
 )
 
 
+@pytest.mark.slow  # to guard and trace takes a sixth of what all other tests take
 def test_torch_compile(checkpoint, everything, draw):
     """Through the host's own wrapper; this backend compiles graphs and guards without generating code."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -71,6 +72,15 @@ def test_each_of_two_devices_has_its_own_of_all(checkpoint, everything, draw):
         hook.remove()
     assert rel(result, expected) < 1e-5
     assert [calls.count(module) for module in modules] == [2, 2, 1, 1], "two steps, one pose"
+
+
+@several_gpus
+def test_of_two_poses_each_has_its_own_network_on_each_device(checkpoint, draw):
+    other = run("Parts2WholeLoader", checkpoint="tiny")[5]
+    other.model.conv_out.weight *= 2
+    model = apply_pose(apply_pose(checkpoint.model, checkpoint.pose_guider), other)
+    both, _ = on_two_devices(model)
+    assert rel(draw(both), draw(model)) < 1e-5
 
 
 @several_gpus

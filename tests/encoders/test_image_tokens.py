@@ -3,8 +3,9 @@
 import pytest
 import torch
 from harness.memory import MIB, most_memory
-from parts2whole.encoders.image_tokens import _crop_square
+from parts2whole.encoders.image_tokens import _crop_square, image_tokens
 from parts2whole.pictures.frame import resize_bicubic
+from parts2whole.pictures.part import LabelledPart, make_part
 
 
 def crop_of_all(picture, size):
@@ -32,3 +33,13 @@ def test_other_pictures_are_seen_to_the_bit_as_if_all_of_it_were_resized(shape):
 def test_a_thin_picture_takes_memory_for_what_is_seen_of_it(shape):
     picture = torch.rand(*shape, 3)
     assert most_memory(lambda: _crop_square(picture, 224)) < 50 * MIB
+
+
+def test_six_pictures_have_a_token_each_and_a_seventh_is_refused(checkpoint):
+    def tokens(count):
+        part = LabelledPart(make_part("face", torch.rand(count, 32, 32, 3)), None, None)
+        return image_tokens(checkpoint.clip_vision, (part,))
+
+    assert tokens(6).shape == (1, 6, 32) and tokens(6).any(-1).all()
+    with pytest.raises(ValueError, match="at most 6 reference pictures, got 7"):
+        tokens(7)

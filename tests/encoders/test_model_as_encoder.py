@@ -2,6 +2,7 @@
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.model_sampling
 import comfy.supported_models
 import pytest
 import torch
@@ -153,6 +154,11 @@ def test_an_inpainting_model_is_refused():
 def test_a_noise_schedule_without_timesteps_is_refused(checkpoint):
     model = run("ModelSamplingContinuousEDM", model=checkpoint.model, sampling="v_prediction", sigma_max=120.0, sigma_min=0.002)
     with pytest.raises(ValueError, match=r"noise schedule \(ModelSamplingContinuousEDM\) has no timesteps"):
+        run("Parts2WholeModelAsEncoder", model=model)
+    schedule = type("EDM", (comfy.model_sampling.ModelSamplingDiscreteEDM, comfy.model_sampling.EPS), {})
+    model = checkpoint.model.clone()
+    model.add_object_patch("model_sampling", schedule(checkpoint.model.model.model_config))
+    with pytest.raises(ValueError, match=r"noise schedule \(ModelSamplingDiscreteEDM\) has no timesteps"):
         run("Parts2WholeModelAsEncoder", model=model)
 
 

@@ -1,5 +1,6 @@
 """The numbers of the original code, through the nodes and the host's sampler, in float32."""
 
+import functools
 import re
 
 import pytest
@@ -149,6 +150,7 @@ def test_banks_of_three_references(checkpoint, size):
             assert rel(scatter(reference.banks[address], mask, grid), expected) <= 5e-5, (index, name)
 
 
+@functools.cache  # many numbers are of one graph
 def wire(checkpoint, count, pose, decoupled, size):
     """The whole graph of the release around the model."""
     model = checkpoint.model

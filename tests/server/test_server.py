@@ -1,14 +1,12 @@
-"""The pack in the real server, started as a user starts it, over HTTP."""
+"""The pack in the real server over HTTP, with the tiny checkpoint."""
 
 import io
 import json
-import shutil
 import urllib.request
 
 import numpy as np
 import pytest
-from harness.host import GOLDEN, ROOT
-from harness.server import ComfyServer
+from harness.host import ROOT
 from PIL import Image
 
 PICTURES = {"2": "ref_0.png", "3": "ref_1.png", "4": "ref_2.png", "10": "pose.png"}
@@ -23,23 +21,6 @@ def tiny_workflow() -> dict:
     workflow["6"]["inputs"]["value"], workflow["7"]["inputs"]["value"] = 128, 192
     workflow["16"]["inputs"]["steps"] = 4
     return workflow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / "p2w" / "huanngzh").mkdir(parents=True)
-    (elsewhere / "p2w" / "huanngzh" / "Parts2Whole").symlink_to(GOLDEN / "checkpoint")
-    (elsewhere / "paths.yaml").write_text(f"mine:\n  base_path: {elsewhere}\n  parts2whole: p2w\n")
-    server = ComfyServer(
-        tmp_path_factory.mktemp("server"), "--cpu", "--use-pytorch-cross-attention",
-        "--extra-model-paths-config", str(elsewhere / "paths.yaml"),
-    )
-    (server.base / "models" / "parts2whole" / "tiny").symlink_to(GOLDEN / "checkpoint")
-    for picture in (GOLDEN / "images").iterdir():
-        shutil.copy(picture, server.base / "input")
-    with server:
-        yield server
 
 
 @pytest.fixture
