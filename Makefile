@@ -24,7 +24,7 @@ versions: ## the tests that touch the host, on older ComfyUIs too; on one only b
 	done
 
 editor: ## open every workflow in the real editor and run two: needs Chromium, CHROMIUM names it if it is not on the path
-	@$(call in_host,pytest $(training)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright && \
+	@$(call in_host,pytest $(training)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright==1.65.2 && \
 	"$$PYTHON" -m pytest tests/editor
 
 lint: ## ruff, as CI runs it
