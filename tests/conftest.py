@@ -44,8 +44,9 @@ examples = tempfile.TemporaryDirectory()  # the pack puts its example pictures t
 folder_paths.set_input_directory(examples.name)
 PACK = load_pack()
 load_core_nodes(
-    "nodes_custom_sampler", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_model_advanced", "nodes_model_merging",
-    "nodes_pag", "nodes_perpneg", "nodes_sag", "nodes_tomesd",
+    "nodes_cfg", "nodes_custom_sampler", "nodes_freelunch", "nodes_hooks", "nodes_hypertile",
+    "nodes_model_advanced", "nodes_model_downscale", "nodes_model_merging", "nodes_pag", "nodes_perpneg", "nodes_sag",
+    "nodes_tomesd",
 )
 # So that tests can import the pack's modules by a name of their own.
 sys.modules["parts2whole"] = PACK
