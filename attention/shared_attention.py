@@ -59,7 +59,7 @@ class ReferenceKeys(NamedTuple):
 
     k, v: [R, H * d], or [R, H * wider] where the heads carry bias and regions
     bias: [R], float32, added to the logits of each key; None where all are 0, or the heads carry it
-    regions: [R, N], 1 where a key acts in a region alone; None where all act everywhere, or the heads carry it
+    regions: [R, N], 1 where a key acts only in a region; None where all act everywhere, or the heads carry it
     lengths: how many of the keys are each group's, in turn; those after them are null keys
     """
 
@@ -119,7 +119,7 @@ def shared_attention(
     attend: softmax attention with the default scale 1/sqrt(head size) for `heads` heads: [B, T, H * c], [B, S', H * c],
         [B, S', H * c], mask -> [B, T, H * c]. It must take the head size from the tensors, which are wider than d where
         the heads of the references are. mask: [1, 1, S'] added to the logits, where the references have a bias, else None
-    regions: [B, T, N] in 0..1, how far each place of the target is in each region, where references have regions; those
+    regions: [B, T, N] in 0..1, how far each token of the target is in each region, where references have regions; those
         must be widened
     returns: [B, T, H * d]
     raises: ValueError for references with regions that are not widened

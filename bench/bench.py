@@ -13,26 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, os.environ["COMFYUI_PATH"])
-
-import comfy.cli_args
 import torch
+from harness.host import ROOT, start_host
 
 GPU = torch.cuda.is_available()
+torch.set_num_threads(1)
 # The host's own attention for CPUs is slower; SDPA is what most users with a GPU run.
-comfy.cli_args.args.use_pytorch_cross_attention = "--own-attention" not in sys.argv
-os.environ["PARTS2WHOLE_DEVICE"] = "gpu" if GPU else "cpu"  # for conftest
-comfy.cli_args.args.cpu = not GPU
+start_host(cpu=not GPU, pytorch_attention="--own-attention" not in sys.argv)
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[1:1] = [str(ROOT / "tests"), str(ROOT)]
-
-import comfy.utils  # noqa: E402
-import conftest  # noqa: E402, F401
 from encoding import bench_encoding, bench_requeue  # noqa: E402
 from loading import bench_import, bench_loading  # noqa: E402
 from memory import bench_memory  # noqa: E402
@@ -67,7 +58,6 @@ def main():
     parser.add_argument("--own-attention", action="store_true", help="the host's attention for CPUs instead of PyTorch's")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
     options = parser.parse_args()
-    comfy.utils.PROGRESS_BAR_ENABLED = False
     plain = make_plain(options.dtype)
     results = {"headline": HEADLINE}
     results |= {"device": torch.cuda.get_device_name() if GPU else "CPU", "torch": torch.__version__, "options": vars(options)}

@@ -5,13 +5,17 @@ Runs workflows/api/paper_doll.json as it is, and writes a contact sheet: the par
 
 import io
 import json
+import sys
 import tempfile
 from pathlib import Path
 
 from harness.server import ROOT, ComfyServer
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageOps
 
-GAP, TITLE = 12, 22
+sys.path.append(str(ROOT))
+
+from sheets.sheet import GAP, PAPER, in_a_column, in_a_row, on_paper, scaled, written
+from sheets.writing import captions
 
 
 class Progress:
@@ -32,22 +36,12 @@ class Progress:
 
 
 def contact_sheet(pictures: dict[str, Image.Image], height: int = 288) -> Image.Image:
-    """Pictures side by side, each under its title; a cut-out on white, and an IUV picture with its part index made visible."""
-    font = ImageFont.load_default(14)
-    tiles = []
-    for title, picture in pictures.items():
-        shown = Image.new("RGBA", picture.size, "white")
-        shown.alpha_composite(picture.convert("RGBA"))
-        size = (round(picture.width * height / picture.height), height)
-        tiles.append((title, shown.convert("RGB").resize(size, Image.Resampling.LANCZOS)))
-    width = sum(tile.width + GAP for _, tile in tiles) + GAP
-    sheet = Image.new("RGB", (width, height + TITLE + 2 * GAP), "#e8ebef")
-    draw, left = ImageDraw.Draw(sheet), GAP
-    for title, tile in tiles:
-        draw.text((left, GAP), title, "#20242a", font)
-        sheet.paste(tile, (left, GAP + TITLE))
-        left += tile.width + GAP
-    return sheet
+    """Pictures side by side, each under its title."""
+    titles = captions(pictures)
+    tiles = [
+        in_a_column([written(titles[title]), scaled(on_paper(picture), height)], GAP) for title, picture in pictures.items()
+    ]
+    return ImageOps.expand(in_a_row(tiles), GAP, PAPER)
 
 
 def main():

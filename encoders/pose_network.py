@@ -21,7 +21,7 @@ class PoseNetwork(nn.Module):
 
     @property
     def scale(self) -> int:
-        """Pixels of the pose picture for each place of the latent."""
+        """Pixels of the pose picture for each pixel of the latent."""
         return 2 ** (len(self.blocks) // 2)
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
+import uuid
 
 import comfy.utils
 import folder_paths
 import safetensors
+import torch
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
+from ..pictures.model_folders import names_below, path_below
+from ..pictures.part import LONGEST_LABEL, escaped
 from .appearance import AppearanceEncoder
 
 SUBFOLDER = "wardrobe"
 METADATA, VERSION = "parts2whole_appearance", 1
+MOST_REFERENCES = 256  # as many as Combine Appearances gives
+MOST = 1 << 24  # of any number in a file
 
 
 def list_appearances() -> list[str]:
     """Files in output/wardrobe, with their folders there."""
-    root = _root()
-    paths = (os.path.join(folder, file) for folder, _, files in os.walk(root) for file in files)
-    return sorted(os.path.relpath(path, root).replace(os.sep, "/") for path in paths if path.endswith(".safetensors"))
+    return names_below([_root()], _is_appearance)
 
 
 def appearance_path(name: str) -> str:
     """raises: FileNotFoundError that names the folder"""
-    if name in list_appearances():
-        return os.path.join(_root(), name)
-    raise FileNotFoundError(
-        f"No appearance '{name}' in {_root()}. Put the file there, or make one by Save Appearance, and refresh the editor."
+    return path_below(
+        name, [_root()], _is_appearance, "appearance",
+        "Put the file there, or make one by Save Appearance, and refresh the editor.",
     )
 
 
@@ -44,7 +48,7 @@ def save_appearance(appearance: Appearance, path: str):
             "removed": {_name(address): bank.removed for address, bank in reference.banks.items()},
             **reference.origin._asdict(),
         })
-    part = f"{path}.part"
+    part = f"{path}.{uuid.uuid4().hex}.part"  # nobody can have put a link there
     comfy.utils.save_torch_file(tensors, part, metadata={METADATA: json.dumps({"version": VERSION, "references": references})})
     os.replace(part, path)
 
@@ -55,36 +59,91 @@ def load_appearance(path: str, encoder: AppearanceEncoder | None = None) -> Appe
     encoder: that of the workflow; None: any
     raises: ValueError for another kind of file, a damaged one, and one that was made by another encoder
     """
+    shown = shown_path(path)
     try:
         tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
         if METADATA not in (metadata or {}):
             raise ValueError("it is a safetensors file, but no appearance: take one that Save Appearance wrote")
-        described = json.loads(metadata[METADATA])
-        if described["version"] != VERSION:
-            raise ValueError(f"it has format {described['version']}, and this pack reads {VERSION}")
-        references = tuple(
-            Reference(
-                reference["label"],
-                {_address(name): Bank(tensors[f"{i}.{name}"], removed) for name, removed in reference["removed"].items()},
-                reference["context_channels"],
-                Origin(reference["encoder"], reference["vae"], reference["text"], tuple(reference["frame"])),
-            )
-            for i, reference in enumerate(described["references"])
-        )
-    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, struct.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}). Save the appearance again, or take another file.") from error
+        described = _is(json.loads(metadata[METADATA]), dict, "description")
+        if described.get("version") != VERSION:
+            raise ValueError(f"it has format {described.get('version')!r:.40}, and this pack reads {VERSION}")
+        listed = _is(described.get("references"), list, "list of references")
+        if not 0 < len(listed) <= MOST_REFERENCES:
+            raise ValueError(f"it has {len(listed)} references, expected 1 to {MOST_REFERENCES}")
+        references = tuple(_reference(each, i, tensors) for i, each in enumerate(listed))
+    except (safetensors.SafetensorError, ValueError, RuntimeError, RecursionError, struct.error) as error:
+        raise ValueError(f"{shown} cannot be read ({error}). Save the appearance again, or take another file.") from error
     for reference in references:
         if encoder is not None and reference.origin.encoder != encoder.fingerprint:
             raise ValueError(
-                f"The part '{reference.label}' in {path} was encoded by another appearance encoder ({reference.origin.encoder}; "
-                f"connected: {encoder.fingerprint}), or by the same in another precision. The MODEL would not understand its "
-                "features: load the checkpoint that it was encoded with, or encode its picture again."
+                f"The part '{escaped(reference.label)}' in {shown} was encoded by another appearance encoder "
+                f"({escaped(reference.origin.encoder)}; connected: {encoder.fingerprint}), or by the same in another precision. "
+                "The MODEL would not understand its features: load the checkpoint that it was encoded with, or encode its picture "
+                "again."
             )
     return Appearance(references)
 
 
+def shown_path(path: str) -> str:
+    """A file's path relative to the output folder, for users: where that folder is concerns only the server."""
+    return os.path.relpath(path, folder_paths.get_output_directory()).replace(os.sep, "/")
+
+
+def _reference(described, number: int, tensors: dict[str, torch.Tensor]) -> Reference:
+    """Of a file, which may be a stranger's. raises: ValueError that says what is wrong with it"""
+    what = f"reference {number}"
+    described = _is(described, dict, what)
+    label = _is(described.get("label"), str, f"label of {what}")
+    if not label.strip() or len(label) > LONGEST_LABEL:
+        raise ValueError(f"its label of {what} has {len(label)} characters, expected 1 to {LONGEST_LABEL}")
+    context_channels = _whole(described.get("context_channels"), 1, f"context_channels of {what}")
+    frame = _is(described.get("frame"), list, f"frame of {what}")
+    if len(frame) != 3:
+        raise ValueError(f"its frame of {what} has {len(frame)} values, expected width, height and fit")
+    width, height, fit = (
+        _whole(frame[0], 1, f"width of {what}"), _whole(frame[1], 1, f"height of {what}"), _is(frame[2], str, f"fit of {what}")
+    )
+    origin = Origin(*(_is(described.get(name), str, f"{name} of {what}") for name in Origin._fields[:3]), (width, height, fit))
+    removed = _is(described.get("removed"), dict, f"counts of {what}")
+    if not removed:
+        raise ValueError(f"its {what} has no features")
+    banks = {}
+    for name, count in removed.items():
+        tokens = tensors.get(f"{number}.{name}")
+        if tokens is None:
+            raise ValueError(f"'{number}.{escaped(name)}' is missing")
+        if tokens.ndim != 2 or not tokens.is_floating_point() or not tokens.shape[1]:
+            kind = f"{str(tokens.dtype).removeprefix('torch.')} of shape {list(tokens.shape)}"
+            raise ValueError(f"its features {number}.{escaped(name)} are {kind}, expected floats of shape [tokens, channels]")
+        if not torch.isfinite(tokens.float()).all():
+            raise ValueError(f"its features {number}.{escaped(name)} hold NaN or infinite values")
+        count = _whole(count, 0, f"count of removed tokens in {number}.{escaped(name)}")
+        if not 0 < len(tokens) + count <= width * height:
+            raise ValueError(
+                f"its features {number}.{escaped(name)} are of {len(tokens) + count} tokens, in a frame of {width}x{height} pixels"
+            )
+        banks[_address(name)] = Bank(tokens, count)
+    return Reference(label, banks, context_channels, origin)
+
+
+def _is(value, kind: type, what: str):
+    if not isinstance(value, kind):
+        raise ValueError(f"its {what} is a {type(value).__name__}, expected a {kind.__name__}")
+    return value
+
+
+def _whole(value, least: int, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        raise ValueError(f"its {what} is {value!r:.40}, expected a whole number from {least} to {MOST}")
+    return value
+
+
 def _root() -> str:
     return os.path.join(folder_paths.get_output_directory(), SUBFOLDER)
+
+
+def _is_appearance(path: str) -> bool:
+    return path.endswith(".safetensors") and os.path.isfile(path)
 
 
 def _name(address: BlockAddress) -> str:
@@ -92,5 +151,7 @@ def _name(address: BlockAddress) -> str:
 
 
 def _address(name: str) -> BlockAddress:
-    block, number, index = name.split(".")
-    return BlockAddress(block, int(number), int(index))
+    match = re.fullmatch(r"(input|middle|output)\.(\d{1,4})\.(\d{1,4})", name, re.ASCII)
+    if not match:
+        raise ValueError(f"its features name no block: '{escaped(name)}'")
+    return BlockAddress(match[1], int(match[2]), int(match[3]))

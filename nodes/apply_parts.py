@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 
 from ..attention.patch.applied import AppliedParts
@@ -50,5 +52,8 @@ class Parts2WholeApply(Node):
         if region is not None:
             require_finite(region, "The region")
             region = region.clamp(0.0, 1.0).reshape(-1, *region.shape[-2:])
+            if not region.any():
+                labels = ", ".join(sorted({reference.label for reference in appearance.references}))
+                logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
         applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region, levels)
         return io.NodeOutput(apply(model, applied))

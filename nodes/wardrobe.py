@@ -5,7 +5,7 @@ import os
 import folder_paths
 from comfy_api.latest import io
 
-from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, save_appearance
+from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, save_appearance, shown_path
 from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket
 
@@ -35,7 +35,7 @@ class Parts2WholeSaveAppearance(Node):
         folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
         path = os.path.join(folder, f"{name}_{counter:05}_.safetensors")
         save_appearance(appearance, path)
-        return io.NodeOutput(appearance, ui={"text": (path,)})
+        return io.NodeOutput(appearance, ui={"text": (shown_path(path),)})
 
 
 class Parts2WholeLoadAppearance(Node):

@@ -12,8 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from .label_maps import SCHEMES
+from .model_folders import names_below, path_below
+from .segformer import load_segformer
 
 FOLDER = "human_parsing"
+MEND = (
+    "Expected config.json, preprocessor_config.json and model.safetensors of a SegFormer, as in mattmdjaga/segformer_b2_clothes: "
+    "download the folder again."
+)
 
 
 def register_folder():
@@ -23,44 +29,31 @@ def register_folder():
 
 def list_parsers() -> list[str]:
     """Folders in models/human_parsing that hold a model."""
-    return sorted(
-        name for root in _roots() if os.path.isdir(root) for name in os.listdir(root)
-        if os.path.isfile(os.path.join(root, name, "config.json"))
-    )
+    return names_below(_roots(), _is_parser)
 
 
 def parser_folder(name: str) -> str:
     """raises: FileNotFoundError that says what to put where"""
-    if name in list_parsers():
-        folders = (os.path.join(root, name) for root in _roots())
-        return next(folder for folder in folders if os.path.isfile(os.path.join(folder, "config.json")))
-    raise FileNotFoundError(
-        f"No human parser '{name}' in {' or '.join(_roots())}. Put a folder there with config.json, preprocessor_config.json and "
-        "model.safetensors of a SegFormer for human parsing, for example mattmdjaga/segformer_b2_clothes, and refresh the editor."
+    return path_below(
+        name, _roots(), _is_parser, "human parser",
+        "Put a folder there with config.json, preprocessor_config.json and model.safetensors of a SegFormer for human parsing, for "
+        "example mattmdjaga/segformer_b2_clothes, and refresh the editor.",
     )
 
 
 def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
-    """Parses photographs with a model of transformers, from its folder alone.
+    """Parses photographs with a SegFormer, from the files of its folder only.
 
     images: [B, H, W, 3 or 4] in 0..1
     returns: [B, H, W], numbers of SCHEMES[scheme], and which scheme: that which knows most of the model's classes by name
     raises: ValueError for a model whose classes are not those of clothes, and for files that are missing or damaged
     """
     progress = comfy.utils.ProgressBar(1 + len(images))
-    # Not above: the server's start need not wait for it.
-    from transformers import AutoConfig, AutoModelForSemanticSegmentation, SegformerImageProcessor
-
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        processor = SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSemanticSegmentation.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        processor, model = load_segformer(folder, MEND)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"The human parser in {folder} cannot be loaded ({error}). Expected config.json, preprocessor_config.json and "
-            "model.safetensors, as in mattmdjaga/segformer_b2_clothes: download the folder again."
-        ) from error
-    names = [_plain(name) for _, name in sorted(config.id2label.items())]
+        raise ValueError(f"The human parser cannot be loaded: {error}") from error
+    names = [_plain(name) for _, name in sorted(model.config.id2label.items())]
     scheme = max(SCHEMES, key=lambda scheme: len(set(SCHEMES[scheme]) & set(names)))
     if "upper-clothes" not in names:
         raise ValueError(
@@ -86,6 +79,10 @@ def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
         maps.append(numbers[classes.cpu()])
         progress.update(1)
     return torch.stack(maps), scheme
+
+
+def _is_parser(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, "config.json"))
 
 
 def _roots() -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures of an attribution: which part each place of the result attended to, and how that went over the steps."""
+"""Pictures of an attribution: which part each token of the result attended to, and how that went over the steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def colours(count: int) -> list[tuple[int, int, int]]:
 
 
 def attribution_sheet(attribution: Attribution, maps: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
-    """One row for each latent: the strongest part at each place, then a heat map for each part. Below, the shares by step.
+    """One row for each latent: the strongest part at each token, then a heat map for each part. Below, the shares by step.
 
     maps: [B, N, h, w] from Attribution.maps
     image: [B', H, W, 3] in 0..1, the decoded result to draw over, or None

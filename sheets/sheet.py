@@ -23,9 +23,14 @@ def require_room(pixels: int, what: str, advice: str):
 
 
 def as_given(picture: torch.Tensor) -> Image.Image:
-    """picture: [H, W, 3 or 4] in 0..1; a cut-out lies on the paper."""
-    pixels = Image.fromarray(picture.cpu().clamp(0, 1).mul_(255).round_().byte().numpy()).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", pixels.size, PAPER), pixels).convert("RGB")
+    """picture: [H, W, 3 or 4] in 0..1"""
+    return on_paper(Image.fromarray(picture.cpu().clamp(0, 1).mul_(255).round_().byte().numpy()))
+
+
+def on_paper(picture: Image.Image) -> Image.Image:
+    """The picture, opaque: a cut-out lies on the paper."""
+    paper = Image.new("RGBA", picture.size, PAPER)
+    return Image.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
 
 
 def width_at(height: int, picture_width: int, picture_height: int) -> int:

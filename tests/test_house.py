@@ -18,8 +18,6 @@ BELOW = {
 }
 METHOD = {"torch", "einops", *sys.stdlib_module_names}
 MOST_LINES = 250
-# To be brought below.
-LONG = {"training/paper_dolls/draw.py", "training/paper_dolls/evaluate.py"}
 
 
 def room(path: Path) -> str:
@@ -57,4 +55,14 @@ def test_no_source_file_is_long():
     rooms = ("nodes", "sheets", "encoders", "attention", "pictures", "training", "bench")
     files = [ROOT / "__init__.py", *(path for name in rooms for path in (ROOT / name).rglob("*.py"))]
     long = {str(path.relative_to(ROOT)) for path in files if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES}
-    assert long == LONG
+    assert not long
+
+
+@pytest.mark.parametrize("path", [
+    path for folder in ("tests", "bench", "training") for path in sorted((ROOT / folder).rglob("*.py"))
+], ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_share_by_the_harness_only(path):
+    """What a test file or conftest defines is its own: pytest may run it without the others."""
+    others, ours = imports(path)
+    assert not {name for name in others if name == "conftest" or name.startswith("test_")}
+    assert not {each for each in ours if ROOT / "tests" in each.parents}, "not by a relative import either"

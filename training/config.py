@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 
 @dataclass
 class DataConfig:
-    """Either rows on disk, or `paper_dolls` samples drawn from `seed`."""
+    """Either rows on disk, or `dolls` or `paper_dolls` samples drawn from `seed`."""
 
     rows: str | None = None
     structure: str = "densepose"
+    dolls: int = 0
     paper_dolls: int = 0
     seed: int = 0
     width: int = 512
@@ -79,6 +81,8 @@ class VaeConfig:
     crop_share: float = 0.75
     crop: int = 64
     crops: int = 4
+    # Of so many places, a crop is taken where the picture varies most: a figure fills a third of it.
+    crop_tries: int = 1
     kl_weight: float = 1e-4
 
 
@@ -117,8 +121,30 @@ def read_config(schema: type, description: str):
     return load_config(schema, arguments.config, arguments.settings)
 
 
-def load_config(schema: type, path: Path, settings: list[str] = ()):
-    """raises: omegaconf.errors.OmegaConfBaseException for unknown names and values of the wrong type"""
-    return OmegaConf.to_object(OmegaConf.merge(
-        OmegaConf.structured(schema), OmegaConf.load(path), OmegaConf.from_dotlist(list(settings))
-    ))
+def load_config(schema: type, path: Path, settings: Sequence[str] = ()):
+    """A configuration file, over the file that it names as `base`, relative to itself; and over both the single settings.
+
+    raises: ValueError for a value with ${...}, and for a file that is its own base; FileNotFoundError for a missing file;
+        omegaconf.errors.OmegaConfBaseException for unknown names and values of the wrong type
+    """
+    single = OmegaConf.from_dotlist(list(settings))
+    _refuse_references(OmegaConf.to_container(single), "the settings")
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _read_over_base(path), single))
+
+
+def _read_over_base(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
+    if path.resolve() in above:
+        raise ValueError(f"{path} is its own base: `base` must name another file, which does not lead back.")
+    config = OmegaConf.load(path)
+    _refuse_references(OmegaConf.to_container(config), path)
+    base = config.pop("base", None)
+    return config if base is None else OmegaConf.merge(_read_over_base(path.parent / str(base), (*above, path.resolve())), config)
+
+
+def _refuse_references(value, source, name: str = ""):
+    """What ${...} stands for, such as a variable of the environment, would be written into the checkpoint's training.yaml."""
+    if isinstance(value, str) and "${" in value:
+        raise ValueError(f"{name} in {source} is {value!r}: ${{...}} is not replaced here. Write the value itself.")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        _refuse_references(each, source, f"{name}.{key}" if name else str(key))

@@ -40,12 +40,13 @@ class PartsDataset:
 
     rows: the jsonl file
     structure: the kind of pose picture to take, `densepose` or `openpose`
-    raises: ValueError for a row that lacks something, with its line
+    raises: ValueError for a row that lacks something or names a picture outside the folder, with its line; where a link leads
+        outside, when it is read
     """
 
     def __init__(self, rows: Path, structure: str = "densepose"):
-        self.folder, self.structure = rows.parent, structure
-        self.rows = []
+        self.file, self.folder, self.structure = rows, rows.parent.resolve(), structure
+        self.rows, self.numbers = [], []
         for number, line in enumerate(rows.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip():
                 continue
@@ -54,7 +55,12 @@ class PartsDataset:
             missing += [f"mask of {label}" for label in row.get("appearance", {}) if label not in row.get("mask", {})]
             if missing:
                 raise ValueError(f"{rows}, line {number}: lacks {', '.join(missing)}.")
+            paths = [row["target"], *row["appearance"].values(), *row["mask"].values(), *row.get("structure", {}).values()]
+            for path in map(Path, paths):
+                if path.anchor or ".." in path.parts:
+                    raise self._outside(number, path)
             self.rows.append(row)
+            self.numbers.append(number)
         if not self.rows:
             raise ValueError(f"{rows} has no rows.")
 
@@ -65,32 +71,47 @@ class PartsDataset:
         row = self.rows[index]
         pose = row.get("structure", {}).get(self.structure)
         return Sample(
-            self._read(row["target"], "RGB"),
+            self._read(index, row["target"], "RGB"),
             row["caption"],
             tuple(
-                ReferencePicture(label, self._read(path, "RGB"), self._read(row["mask"][label], "L"))
+                ReferencePicture(label, self._read(index, path, "RGB"), self._read(index, row["mask"][label], "L"))
                 for label, path in row["appearance"].items()
             ),
-            pose and self._read(pose, "RGB"),
+            pose and self._read(index, pose, "RGB"),
         )
 
     def picture(self, index: int) -> Image.Image:
         """One picture of a sample: the target of every second, of the others the references in turns."""
         row = self.rows[index]
         references = list(row["appearance"].values())
-        return self._read(references[index // 2 % len(references)] if index % 2 and references else row["target"], "RGB")
+        return self._read(index, references[index // 2 % len(references)] if index % 2 and references else row["target"], "RGB")
 
-    def _read(self, path: str, mode: str) -> Image.Image:
-        with Image.open(self.folder / path) as image:
+    def _read(self, index: int, path: str, mode: str) -> Image.Image:
+        file = (self.folder / path).resolve()
+        if not file.is_relative_to(self.folder):
+            raise self._outside(self.numbers[index], path)
+        with Image.open(file) as image:
             return image.convert(mode)
+
+    def _outside(self, number: int, path: Path | str) -> ValueError:
+        return ValueError(
+            f"{self.file}, line {number}: {str(path)!r} is not within {self.folder}. Rows name pictures relative to the folder of "
+            "their file: put the picture there."
+        )
 
 
 def open_dataset(config: DataConfig):
     """raises: ValueError where the configuration names no data"""
     if config.rows:
         return PartsDataset(Path(config.rows), config.structure)
+    if config.dolls:
+        from .dolls.pairs import Dolls
+
+        return Dolls(config.dolls, config.seed, config.width, config.height)
     if config.paper_dolls:
         from .paper_dolls.pairs import PaperDolls
 
         return PaperDolls(config.paper_dolls, config.seed, config.width, config.height)
-    raise ValueError("The configuration names no data: set data.rows to a jsonl file, or data.paper_dolls to a number of samples.")
+    raise ValueError(
+        "The configuration names no data: set data.rows to a jsonl file, or data.dolls or data.paper_dolls to a number of samples."
+    )

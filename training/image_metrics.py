@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+# What the package would download where it is missing, in all its versions.
+DREAMSIM = ("dino_vitb16_pretrain.pth", "clip_vitb16_pretrain.pth.tar", "open_clip_vitb16_pretrain.pth.tar")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -37,11 +39,15 @@ def similarity(pairs: list[tuple[Path, Path]], folder: Path) -> float:
     """Mean cosine similarity of a pair's embeddings: CLIP's image features, or the class token of DINOv2.
 
     folder: of a transformers model with its image processor
+    raises: FileNotFoundError where it is missing
     """
     from transformers import AutoImageProcessor, AutoModel
 
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: name one with a model and its image processor by --clip or --dino.")
     processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(_device())
+    # By default a config.json may name an attention kernel, which transformers would fetch.
+    model = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="sdpa").eval().to(_device())
 
     def embed(path: Path) -> torch.Tensor:
         pixels = processor(_read(path), return_tensors="pt")["pixel_values"].to(model.device)
@@ -55,7 +61,12 @@ def similarity(pairs: list[tuple[Path, Path]], folder: Path) -> float:
 
 
 def dreamsim(pairs: list[tuple[Path, Path]], folder: Path) -> float:
-    """Mean DreamSim distance. folder: with the weights that the package would download"""
+    """Mean DreamSim distance. folder: with the weights that the package would download
+
+    raises: FileNotFoundError for those that are missing
+    """
+    if missing := [name for name in DREAMSIM if not (folder / name).exists()]:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}: name a folder with DreamSim's weights by --dreamsim.")
     from dreamsim import dreamsim as load
 
     model, preprocess = load(pretrained=True, cache_dir=str(folder), device=str(_device()))

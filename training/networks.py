@@ -19,6 +19,7 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    PreTrainedModel,
 )
 
 from encoders.pose_network import PoseNetwork
@@ -50,28 +51,32 @@ def build_networks(config: TrainConfig) -> Networks:
 
     The reference U-Net begins as a copy of the U-Net, so that a reference's features and the target's are alike. Of a
     checkpoint that has been trained already, its own are loaded.
+
+    raises: FileNotFoundError for a folder that is missing, with the configuration's name for it
     """
     folder, new = Path(config.pretrained), config.new
     torch.manual_seed(config.loop.seed)
 
-    def load(kind: type, name: str, **kwargs):
-        return kind.from_pretrained(folder, subfolder=name, **kwargs)
+    def load(kind: type, name: str):
+        return load_local(kind, "pretrained", folder, name)
 
     vae = load(AutoencoderKL, "vae").requires_grad_(False)
-    tokenizer = CLIPTokenizer.from_pretrained(new.get("tokenizer", folder / "tokenizer"))
+    # By the whole path: save_networks looks there for the vocabulary.
+    key, path = ("new.tokenizer", Path(new["tokenizer"])) if "tokenizer" in new else ("pretrained", folder / "tokenizer")
+    tokenizer = load_local(CLIPTokenizer, key, path)
     scheduler = DDIMScheduler(**new["scheduler"]) if "scheduler" in new else load(DDIMScheduler, "scheduler")
     text_encoder = (
         CLIPTextModel(CLIPTextConfig(**new["text_encoder"])) if "text_encoder" in new else load(CLIPTextModel, "text_encoder")
     )
-    images = Path(config.image_encoder or folder)
     if "image_encoder" in new:
         image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**new["image_encoder"]))
         size = new["image_encoder"]["image_size"]
         image_processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     else:
-        inside = (images / "image_encoder").is_dir()
-        image_encoder = CLIPVisionModelWithProjection.from_pretrained(images, subfolder="image_encoder" if inside else "")
-        image_processor = CLIPImageProcessor.from_pretrained(images, subfolder="feature_extractor" if inside else "")
+        key, images = ("image_encoder", Path(config.image_encoder)) if config.image_encoder else ("pretrained", folder)
+        inside = not config.image_encoder or (images / "image_encoder").is_dir()
+        image_encoder = load_local(CLIPVisionModelWithProjection, key, images, "image_encoder" if inside else "")
+        image_processor = load_local(CLIPImageProcessor, key, images, "feature_extractor" if inside else "")
 
     unet = UNet2DConditionModel(**new["unet"]) if "unet" in new else load(UNet2DConditionModel, "unet")
     reference_unet = copy.deepcopy(unet)
@@ -102,6 +107,22 @@ def build_networks(config: TrainConfig) -> Networks:
     if (folder / "reference_unet").is_dir():
         load_trained(networks, folder)
     return networks
+
+
+def load_local(kind: type, key: str, folder: Path, subfolder: str = ""):
+    """A network, tokenizer or schedule of diffusers or transformers, from a folder. The libraries would take a folder that is
+    missing for a name to ask the network for.
+
+    key: the configuration's name for the folder
+    raises: FileNotFoundError for a folder that is missing
+    """
+    if not (folder / subfolder).is_dir():
+        raise FileNotFoundError(
+            f"{folder / subfolder} is no folder. A {kind.__name__} is loaded from there: correct `{key}` in the configuration."
+        )
+    # By default a config.json may name an attention kernel, which transformers would fetch.
+    attention = {"attn_implementation": "sdpa"} if issubclass(kind, PreTrainedModel) else {}
+    return kind.from_pretrained(folder, subfolder=subfolder, local_files_only=True, **attention)
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from diffusers.models.upsampling import Upsample2D
 from .config import VaeConfig, read_config
 from .dataset import open_dataset
 from .loop import fit
+from .networks import load_local
 
 
 class VaePictures:
@@ -48,6 +49,11 @@ def new_vae(**config) -> AutoencoderKL:
         if isinstance(module, ResnetBlock2D):
             torch.nn.init.zeros_(module.conv2.weight)
             torch.nn.init.zeros_(module.conv2.bias)
+            if module.conv_shortcut is not None:  # from one width to another: copies too
+                torch.nn.init.zeros_(module.conv_shortcut.weight)
+                torch.nn.init.zeros_(module.conv_shortcut.bias)
+                for channel in range(module.out_channels):
+                    module.conv_shortcut.weight[channel, channel % module.in_channels] = 1
         elif isinstance(module, Attention):
             torch.nn.init.zeros_(module.to_out[0].weight)
             torch.nn.init.zeros_(module.to_out[0].bias)
@@ -93,8 +99,11 @@ class VaeLoss(torch.nn.Module):
         size, (height, width) = self.config.crop, pictures.shape[-2:]
         crops = []
         for i in range(self.config.crops):
-            top, left = (int(torch.randint(room - size + 1, (), generator=generator)) for room in (height, width))
-            crops.append(pictures[i % len(pictures), :, top : top + size, left : left + size])
+            places = []
+            for _ in range(self.config.crop_tries):
+                top, left = (int(torch.randint(room - size + 1, (), generator=generator)) for room in (height, width))
+                places.append(pictures[i % len(pictures), :, top : top + size, left : left + size])
+            crops.append(max(places, key=lambda crop: float(crop.std((1, 2)).sum())))
         return torch.stack(crops)
 
 
@@ -102,7 +111,7 @@ class VaeLoss(torch.nn.Module):
 def save_vae(vae: AutoencoderKL, dataset, folder: Path):
     """Writes the VAE in diffusers' layout. Its scaling factor makes the latents of the dataset have variance 1."""
     pictures = VaePictures(dataset)
-    latents = [vae.encode(pictures[i][None].to(vae.device)).latent_dist.mean for i in range(min(64, len(pictures)))]
+    latents = [vae.encode(pictures[i][None].to(vae.device)).latent_dist.mean for i in range(min(16, len(pictures)))]
     scaling_factor = 1 / float(torch.cat(latents).std())
     vae.register_to_config(scaling_factor=round(scaling_factor, 5))
     vae.save_pretrained(folder / "vae", safe_serialization=True)
@@ -112,7 +121,7 @@ def main():
     config = read_config(VaeConfig, "Trains a small VAE from nothing.")
     dataset = open_dataset(config.data)
     torch.manual_seed(config.loop.seed)
-    vae = AutoencoderKL.from_pretrained(config.start) if config.start else new_vae(**config.model)
+    vae = load_local(AutoencoderKL, "start", Path(config.start)) if config.start else new_vae(**config.model)
     module = VaeLoss(vae, config)
     shown_pictures = torch.stack([VaePictures(dataset)[i] for i in range(4)])
 

@@ -18,7 +18,7 @@ from .host import Architecture, Carried, architecture, first_width, require_unet
 class AppliedParts(Carried):
     """References for the shared self-attention.
 
-    keep_removed: masked-out tokens stay in the softmax as zero keys, as trained; otherwise they are dropped
+    keep_removed: masked-out tokens stay in the softmax as one null key, as trained; otherwise they are dropped
     strength: weight of the references in the softmax, 1 as trained
     start, end: part of the noise schedule in which they act, 0..1
     region: [B, H, W] in 0..1, of any size, where in the target they act; None: everywhere
@@ -26,6 +26,7 @@ class AppliedParts(Carried):
     """
 
     kind: ClassVar[str] = "parts"
+    models: ClassVar[tuple[ModelPatcher, ...]] = ()
     appearance: Appearance
     keep_removed: bool
     strength: float
@@ -36,20 +37,17 @@ class AppliedParts(Carried):
 
     def check(self, model: ModelPatcher):
         """raises: ValueError where a reference was encoded for another architecture than the MODEL's"""
+        has = architecture(model)
         for reference in self.appearance.references:
             widths = {address: bank.tokens.shape[-1] for address, bank in reference.banks.items()}
             made_for = Architecture(widths, reference.context_channels)
-            _require_same(made_for, architecture(model), f"The appearance of '{reference.label}'", "Encode Appearance")
-
-    @property
-    def nowhere(self) -> bool:
-        """Whether the region is zero everywhere."""
-        return self.region is not None and not self.region.any()
+            _require_same(made_for, has, f"The appearance of '{reference.label}'", "Encode Appearance")
 
     @property
     def idle(self) -> bool:
         """Whether it changes nothing."""
-        return self.strength == 0 or self.start >= self.end or not any(self.levels) or self.nowhere
+        nowhere = self.region is not None and not self.region.any()
+        return self.strength == 0 or self.start >= self.end or not any(self.levels) or nowhere
 
     def strength_at(self, level: int) -> float:
         """The weight of the references where the latent was halved so often."""
@@ -66,6 +64,11 @@ class AppliedPose(Carried):
     strength: float
     start: float
     end: float
+
+    @property
+    def models(self) -> tuple[ModelPatcher, ...]:
+        """What the host loads beside the U-Net."""
+        return (self.guider,)
 
     def check(self, model: ModelPatcher):
         """raises: ValueError for a pose guider of another width than the MODEL's"""
@@ -90,6 +93,7 @@ class AppliedImageAttention(Carried):
     """
 
     kind: ClassVar[str] = "images"
+    models: ClassVar[tuple[ModelPatcher, ...]] = ()
     keys: Mapping[BlockAddress, KeysAndValues]
     context_channels: int
     strength: float

@@ -6,15 +6,22 @@ They stand in the options and not among the patcher's own wrappers, which other 
 
 from __future__ import annotations
 
-import logging
-
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import add_wrapper_with_key, get_wrappers_with_key
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 
 from .applied import Applied, EverythingApplied
 from .attribution import Attribution
-from .run import APPLIED, ATTRIBUTION
-from .step import ALL_WRAPPERS
+from .run import APPLIED, ATTRIBUTION, begin_run, describe_sampled, mark_conditionings, plan_memory
+from .step import patch_call
+
+# In the order in which the host comes to them.
+WRAPPERS = {
+    WrappersMP.OUTER_SAMPLE: begin_run,
+    WrappersMP.PREPARE_SAMPLING: plan_memory,
+    WrappersMP.SAMPLER_SAMPLE: mark_conditionings,
+    WrappersMP.CALC_COND_BATCH: describe_sampled,
+    WrappersMP.APPLY_MODEL: patch_call,
+}
 
 
 def apply(model: ModelPatcher, applied: Applied) -> ModelPatcher:
@@ -25,19 +32,16 @@ def apply(model: ModelPatcher, applied: Applied) -> ModelPatcher:
     applied.check(model)
     model = model.clone()
     if applied.idle:
-        if applied.kind == "parts" and applied.nowhere:
-            labels = ", ".join(sorted({reference.label for reference in applied.appearance.references}))
-            logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
         return model
     options = model.model_options["transformer_options"]
     options[APPLIED] = options.get(APPLIED, EverythingApplied()).plus(applied)
-    for kind, wrapper in ALL_WRAPPERS.items():
+    for kind, wrapper in WRAPPERS.items():
         if not get_wrappers_with_key(kind, APPLIED, options):
             add_wrapper_with_key(kind, APPLIED, wrapper, options)
-    if applied.kind == "poses":
-        guiders = model.get_additional_models_with_key(APPLIED)
-        if not any(guider.model is applied.guider.model for guider in guiders):
-            model.set_additional_models(APPLIED, [*guiders, applied.guider])
+    loaded = model.get_additional_models_with_key(APPLIED)
+    new = [patcher for patcher in applied.models if not any(other.model is patcher.model for other in loaded)]
+    if new:
+        model.set_additional_models(APPLIED, [*loaded, *new])
     return model
 
 

@@ -1,4 +1,4 @@
-"""How much attention each place of the target pays to each part: shares of the softmax mass, gathered while sampling."""
+"""How much attention each token of the target pays to each part: shares of the softmax mass, gathered while sampling."""
 
 from __future__ import annotations
 
@@ -43,17 +43,21 @@ class Attribution(Carried):
     def begin(self):
         self.names: tuple[str, ...] = ()
         self._by_sigma: dict[float, _Step] = {}
-        self._latents = None
+        self._latents = self._sigma = None
 
     def finish(self, latents: torch.Tensor):
         """latents: what the run ended with, to tell it from other runs"""
         self._latents = latents.detach().float().cpu().clone()
-        # A map for every step is too much to keep on a GPU.
-        self._by_sigma = {sigma: step._replace(total=step.total.cpu()) for sigma, step in self._by_sigma.items()}
+        self._to_cpu()
+
+    def _to_cpu(self):
+        """A map for every step is too much to keep on a GPU."""
+        with _ADDING:
+            self._by_sigma = {sigma: step._replace(total=step.total.cpu()) for sigma, step in self._by_sigma.items()}
 
     @property
     def by_step(self) -> dict[float, torch.Tensor]:
-        """For each sigma, in the order of the steps, the shares [N], a mean over places, conditionings, layers and heads."""
+        """For each sigma, in the order of the steps, the shares [N], a mean over tokens, conditionings, layers and heads."""
         return {sigma: step.mean.mean((0, 2, 3)) for sigma, step in self._by_sigma.items()}
 
     def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
@@ -65,6 +69,8 @@ class Attribution(Carried):
         labels = [(reference.label, each) for each in applied for reference in each.appearance.references]
         self.names = (ITSELF, *(label for label, _ in labels), REMOVED)
         self._columns = [0, *(i for i, (_, each) in enumerate(labels, 1) if each in active), len(labels) + 1]
+        if sigma != self._sigma:
+            self._to_cpu()
         self._grid, self._sigma = grid, sigma
 
     @torch.compiler.disable
@@ -93,7 +99,7 @@ class Attribution(Carried):
             self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, chunks)
 
     def maps(self, latents: torch.Tensor) -> torch.Tensor:
-        """The shares at each place: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.
+        """The shares at each token: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.
 
         A step's are a mean over conditionings, layers and heads.
 

@@ -15,12 +15,13 @@ where they are used:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from .host import Carried, Window, chunks_of, window_of
+from .rows import Span, spans_of
 
 
 class Sampled(NamedTuple):
@@ -44,14 +45,6 @@ class Row(NamedTuple):
     latent: int
 
 
-class Span(NamedTuple):
-    """Rows from start to stop, without stop, all of the positive conditioning or none."""
-
-    positive: bool
-    start: int
-    stop: int
-
-
 class Batch(Carried):
     """The layout of one call of the U-Net.
 
@@ -67,7 +60,8 @@ class Batch(Carried):
         self.window: Window | None = window_of(options)
         over_latents = self.window is not None and self.window.dim == 0
         self._latents = self.window.indices if over_latents else tuple(range(self.sampled.latents))
-        self._uuids = options.get("uuids", [None] * len(chunks))
+        uuids = options.get("uuids", ())
+        self._uuids = uuids if len(uuids) == len(chunks) else [None] * len(chunks)
         self._chunks = len(chunks)
         self._chunk_by_chunk = False
         if text is not None and len(text) == len(x) > self._chunks * len(self._latents) and self._chunks > 1:
@@ -104,14 +98,14 @@ class Batch(Carried):
         """
         rows = options.get("activations_shape", [count])[0]
         if count % rows == 0:
-            return _spans(self._flags(rows, options))
+            return spans_of(self._flags(rows, options))
         subset = options.get("ref_uncond_idxs")
         if subset is not None and len(subset) == count:
             flags = self._flags(rows, options)
-            return _spans([flags[row] for row in subset])
+            return spans_of([flags[row] for row in subset])
         chunks = len(chunks_of(options, self._numbers))
         if chunks < self._chunks and count * self._chunks == rows * chunks:
-            return _spans(self._flags(count, options))
+            return spans_of(self._flags(count, options))
         raise ValueError(
             f"Another node gives the self-attention {count} rows where the layer has {rows}, so it cannot be told which of them "
             "parts belong to: remove that node, or Apply Parts2Whole."
@@ -125,9 +119,12 @@ class Batch(Carried):
         count = len(q)
         rows = options.get("activations_shape", [len(self.rows)])[0]
         if count == rows:
-            return _spans(self._flags(rows, options))
+            return spans_of(self._flags(rows, options))
         # Attention couple repeats the conditional chunks, each as a whole, once for each of its own prompts; or all chunks.
         chunks = chunks_of(options, self._numbers)
+        if rows % len(chunks):
+            raise self._unknown(rows, len(chunks))
+        # Conditional is what other packs call number 0; positive is ours.
         one, conditional = rows // len(chunks), chunks.count(0)
         times, rest = divmod(count - one * (len(chunks) - conditional), one * max(conditional, 1))
         some = conditional > 0 and rest == 0 and times >= 1
@@ -141,7 +138,7 @@ class Batch(Carried):
                 f"Another node gives the cross-attention {count} rows where the layer has {rows}, so it cannot be told which of "
                 "them image tokens belong to: remove that node, or Apply Part Image Attention."
             )
-        return _spans([
+        return spans_of([
             flag for flag, repeat in zip(self.positive_chunks(options), repeats) for _ in range(repeat * one)
         ])
 
@@ -157,18 +154,45 @@ class Batch(Carried):
                 maps[row] = self._cut(row.chunk, whole(row.latent, self.whole_size(row.chunk)))
         return torch.cat([maps[row] for row in self.rows])
 
-    def like(self, maps: torch.Tensor, count: int) -> torch.Tensor:
-        """The maps of this batch for a layer with another number of rows: [R, C, h, w] -> [count, C, h, w]"""
-        if count == len(self.rows):
+    def like(self, maps: torch.Tensor, count: int, options: dict[str, Any]) -> torch.Tensor:
+        """The maps of this batch for a layer with other rows: [R, C, h, w] -> [count, C, h, w]
+
+        options: the layer's, which name the chunks that another node gives it
+        raises: ValueError where it cannot be told which of the batch's rows these are
+        """
+        numbers = chunks_of(options, self._numbers)
+        if count == len(self.rows) and len(numbers) == self._chunks:
             return maps
-        return maps[[self.rows.index(row) for row in self._lay_out(count, self._chunks)]]
+        of = {}
+        for i, row in enumerate(self.rows):
+            of.setdefault((self._numbers[row.chunk], row.latent), i)
+        rows = [of.get((numbers[row.chunk], row.latent)) for row in self._lay_out(count, len(numbers))]
+        if None in rows:
+            raise self._unknown(count, len(numbers))
+        return maps[rows]
+
+    def options_of(self, positive: bool, options: dict[str, Any]) -> dict[str, Any]:
+        """The options for a layer that is given the rows of one kind only."""
+        of_this_kind = [chunk == positive for chunk in self.positive_chunks(options)]
+        return options | {
+            name: [entry for entry, flag in zip(options[name], of_this_kind) if flag]
+            for name in ("cond_or_uncond", "uuids") if name in options
+        }
+
+    def grid_of(self, tokens: int, options: dict[str, Any]) -> tuple[int, int] | None:
+        """(h, w) of a layer of so many tokens; None where these are not the layer's. Where the options do not tell, it is the
+        latent halved as often as it takes."""
+        if "activations_shape" in options:
+            h, w = options["activations_shape"][2:]
+        else:
+            h, w = self.grid
+            while h * w > tokens:
+                h, w = -(-h // 2), -(-w // 2)
+        return (h, w) if h * w == tokens else None
 
     def _lay_out(self, count: int, chunks: int) -> list[Row]:
         if count % chunks:
-            raise ValueError(
-                f"Another node gives the U-Net {count} rows for {chunks} conditionings, so it cannot be told which of them are the "
-                "positive one's: remove that node, or the Apply nodes of Parts2Whole."
-            )
+            raise self._unknown(count, chunks)
         latents, turns = self._latents, count // (chunks * len(self._latents))
         if count % (chunks * len(latents)):
             latents, turns = range(count // chunks), 1  # not known: the first ones
@@ -179,6 +203,13 @@ class Batch(Carried):
     def _flags(self, rows: int, options: dict[str, Any]) -> list[bool]:
         chunks = self.positive_chunks(options)
         return [chunks[row.chunk] for row in self._lay_out(rows, len(chunks))]
+
+    @staticmethod
+    def _unknown(rows: int, chunks: int) -> ValueError:
+        return ValueError(
+            f"Another node gives the U-Net {rows} rows for {chunks} conditionings, so it cannot be told which of them are the "
+            "positive one's: remove that node, or the Apply nodes of Parts2Whole."
+        )
 
     def whole_size(self, chunk: int = 0) -> tuple[int, int]:
         """(h, w) of the latent of which a chunk is a part"""
@@ -195,33 +226,6 @@ class Batch(Carried):
         if area:
             whole = whole[:, :, area[2]:area[2] + self.grid[0], area[3]:area[3] + self.grid[1]]
         return whole
-
-
-def take(x: torch.Tensor, spans: Sequence[Span], positive: bool) -> torch.Tensor:
-    """The rows of the spans of one kind. x has as many rows as the spans tell of, or several in the place of each."""
-    times = len(x) // spans[-1].stop
-    pieces = [x[span.start * times:span.stop * times] for span in spans if span.positive == positive]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-
-def put_together(spans: Sequence[Span], kinds: dict[bool, torch.Tensor]) -> torch.Tensor:
-    """The inverse of `take`: all rows in their order, of those that each kind of span has."""
-    times = sum(len(rows) for rows in kinds.values()) // spans[-1].stop
-    pieces = {
-        kind: iter(rows.split([times * (span.stop - span.start) for span in spans if span.positive == kind]))
-        for kind, rows in kinds.items()
-    }
-    return torch.cat([next(pieces[span.positive]) for span in spans])
-
-
-def _spans(flags: list[bool]) -> list[Span]:
-    spans = []
-    for i, flag in enumerate(flags):
-        if spans and spans[-1].positive == flag:
-            spans[-1] = spans[-1]._replace(stop=i + 1)
-        else:
-            spans.append(Span(flag, i, i + 1))
-    return spans
 
 
 def _repeated(q: torch.Tensor, k: torch.Tensor, chunks: list[int], times: int, rows: int) -> bool:

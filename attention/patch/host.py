@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from comfy.model_patcher import ModelPatcher
+from comfy_execution.utils import get_executing_context
 
 from ..bank import BlockAddress
 
@@ -133,8 +134,10 @@ def architecture(model: ModelPatcher) -> Architecture:
     paths = _block_paths(require_unet(model))
     widths, context_channels = {}, 0
     for address, path in paths.items():
-        own = projections(_module(model, f"diffusion_model.{path}.attn1"), address)
-        text = projections(_module(model, f"diffusion_model.{path}.attn2"), address)
+        # The loaded model may wear the object patches of another clone.
+        own, text = (
+            projections(model.get_model_object(f"diffusion_model.{path}.{name}"), address) for name in ("attn1", "attn2")
+        )
         widths[address], context_channels = own.to_k.weight.shape[0], text.to_k.weight.shape[1]
     return Architecture(widths, context_channels)
 
@@ -144,16 +147,17 @@ def first_width(unet: nn.Module) -> int:
     return unet.input_blocks[0][0].weight.shape[0]
 
 
-def _module(model: ModelPatcher, path: str) -> nn.Module:
-    """A module of this MODEL. The loaded model may wear the object patches of another clone."""
-    return model.get_model_object(path)
-
-
 def _written(address: BlockAddress) -> str:
     return f"{address.name} {address.number}, {address.index}"
 
 
 # A run
+
+
+def prompt_id() -> str | None:
+    """The prompt that is being executed; None outside the host's execution."""
+    context = get_executing_context()
+    return context and context.prompt_id
 
 
 def hooks_in_force(model) -> tuple[tuple, tuple]:
@@ -177,7 +181,8 @@ def copy_beside(model, patcher: ModelPatcher, key: str) -> nn.Module:
 def heavier(model: ModelPatcher, noise_shape, extra_bytes: float) -> list[float]:
     """A shape of noise for which the host plans so much more memory. It counts latents and nothing else: these are some more."""
     latents, *rest = noise_shape
-    return [latents + extra_bytes / model.model.memory_required([1, *rest]), *rest]
+    of_one = model.model.memory_required([1, *rest])
+    return [latents + extra_bytes / of_one, *rest] if of_one else noise_shape  # a model may ask it to plan nothing
 
 
 # A call of the U-Net

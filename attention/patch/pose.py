@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import comfy.utils
 import torch
 import torch.nn as nn
+
+from .applied import AppliedPose
+from .batch import Batch
+from .host import Carried
 
 
 def encode_pose(guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
@@ -20,3 +26,31 @@ def encode_pose(guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], d
         image[..., :3].movedim(-1, 1), width * guider.scale, height * guider.scale, "lanczos", "disabled"
     )
     return guider(picture.to(device, torch.float32))
+
+
+def pose_bytes(applied: AppliedPose, latents: Sequence[int], dtype: torch.dtype) -> int:
+    """What the features of the poses take in memory while so many latents [B, C, ..., h, w] are sampled."""
+    channels = applied.guider.model.conv_out.weight.shape[0]
+    return min(len(applied.image), latents[0]) * channels * latents[-2] * latents[-1] * dtype.itemsize
+
+
+class AddPose(Carried):
+    """input_block_patch: adds the pose features to the first convolution's output, in all rows.
+
+    features: [R, C, h, w], a map for each row
+    """
+
+    def __init__(self, features: torch.Tensor, batch: Batch):
+        self.features, self.batch, self._called = features, batch, False
+
+    def __call__(self, h, options):
+        first, self._called = not self._called, True
+        if options.get("block", ("input", 0) if first else None) != ("input", 0):
+            return h
+        features = self.batch.like(self.features, len(h), options)
+        if features.shape != h.shape:
+            raise ValueError(
+                f"Another node gives the U-Net's first convolution {list(h.shape[1:])} channels, rows and columns, where the pose "
+                f"has {list(features.shape[1:])}: remove that node, or Apply Pose Guider."
+            )
+        return h + features.to(h.dtype)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 
 from ..bank import BlockAddress
@@ -34,16 +31,6 @@ def project_references(
                 groups.append(ReferenceGroup(k[:0], v[:0], region=region))
     references = join_references(groups)
     return references if as_mask else references.widened(layer.heads)
-
-
-def takes_mask(device: torch.device, dtype: torch.dtype, regions: Sequence[torch.Tensor], options: dict[str, Any]) -> bool:
-    """Whether an attention mask is the best to carry what is added to the logits; else more channels of the heads do.
-
-    A GPU's fastest kernels take no mask, and another node's attention need not take one; in half precision a mask would
-    round the bias, and with regions it is large. docs/performance.md has what each gave.
-    """
-    on_cpu = device.type == "cpu" and dtype == torch.float32
-    return on_cpu and not regions and "optimized_attention_override" not in options
 
 
 def bytes_of(parts: tuple[AppliedParts, ...], dtype: torch.dtype) -> int:

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
 
 from .applied import Applied, EverythingApplied
 from .batch import Sampled
-from .host import Carried, areas_of, heavier
+from .host import Carried, areas_of, heavier, prompt_id
+from .pose import pose_bytes
 from .reference_keys import bytes_of
 
 # Names in transformer_options, and on conditionings: what is applied, the run, what is sampled, the attribution.
 APPLIED, RUN, SAMPLED, ATTRIBUTION = "parts2whole", "parts2whole_run", "parts2whole_sampled", "parts2whole_attribution"
 
-# The latents (h, w) that something was applied to first: it may be a picture of which another node samples crops afterwards.
-_first_grids: weakref.WeakKeyDictionary[Applied, tuple[int, int]] = weakref.WeakKeyDictionary()
+# The prompt, and the latent (h, w) that something was laid over first in it: another node may sample crops of it afterwards.
+_first_grids: weakref.WeakKeyDictionary[Applied, tuple[str | None, tuple[int, int]]] = weakref.WeakKeyDictionary()
 
 
 class Run(Carried):
@@ -30,7 +30,7 @@ class Run(Carried):
     """
 
     def __init__(self):
-        self._slots = {}
+        self._slots, self._said = {}, set()
         self.marked = self.reached = False
 
     def keep(self, slot: tuple, state: tuple, compute: Callable, *args) -> Any:
@@ -41,14 +41,19 @@ class Run(Carried):
 
     def warn(self, message: str):
         """Logs a message, once in a run."""
-        self.keep(("warning", message), (), logging.warning, "Parts2Whole: %s", message)
+        if message not in self._said:
+            self._said.add(message)
+            logging.warning("Parts2Whole: %s", message)
 
-    def meet(self, applied: Applied, grid: tuple[int, int]):
-        """Warns where pose or region are stretched over a piece of what they were stretched over first."""
-        first = _first_grids.setdefault(applied, grid)
+    def meet(self, applied: Applied, what: str, grid: tuple[int, int]):
+        """Warns where pose or region (`what`) are laid over a piece of what they were laid over first in this prompt."""
+        prompt = prompt_id()
+        first_prompt, first = _first_grids.get(applied, (prompt, grid))
+        if first_prompt != prompt:
+            first = grid
+        _first_grids[applied] = prompt, first
         same_shape = abs(first[0] * grid[1] - first[1] * grid[0]) < max(*first, *grid)
         if not same_shape or grid[0] < first[0]:
-            what = "pose" if applied.kind == "poses" else "region"
             self.warn(
                 f"the {what} was laid over a latent of {first[1]}x{first[0]} before and is now laid over {grid[1]}x{grid[0]}. If a "
                 "node samples crops of the picture, as tiled upscalers and face detailers do, every crop gets the whole of it: "
@@ -67,7 +72,12 @@ def begin_run(executor, *args, **kwargs):
     attribution = options.get(ATTRIBUTION)
     if attribution is not None:
         attribution.begin()
-    latents = executor(*args, **kwargs)
+    try:
+        latents = executor(*args, **kwargs)
+    except BaseException:  # an interrupt too: half of a run is nobody's attribution
+        if attribution is not None:
+            attribution.begin()
+        raise
     if attribution is not None:
         attribution.finish(latents)
     if APPLIED in options and not run.reached:
@@ -79,15 +89,17 @@ def begin_run(executor, *args, **kwargs):
 
 
 def plan_memory(executor, model, noise_shape, *args, **kwargs):
-    """Lets the host plan for the references' keys and values."""
-    applied = model.model_options["transformer_options"].get(APPLIED, EverythingApplied())
-    if applied.parts:
-        noise_shape = heavier(model, noise_shape, bytes_of(applied.parts, model.model.get_dtype_inference()))
+    """Lets the host plan for the references' keys and values, and for the poses' features."""
+    every = model.model_options["transformer_options"].get(APPLIED, EverythingApplied())
+    dtype = model.model.get_dtype_inference()
+    bytes = bytes_of(every.parts, dtype) + sum(pose_bytes(applied, noise_shape, dtype) for applied in every.poses)
+    if bytes:
+        noise_shape = heavier(model, noise_shape, bytes)
     return executor(model, noise_shape, *args, **kwargs)
 
 
 def mark_conditionings(executor, guider, *args, **kwargs):
-    """Marks the positive conditioning: guiders and nodes put it in any place of a batch."""
+    """Marks the positive conditioning: guiders and nodes put it anywhere in a batch."""
     run = run_of(guider.model_options["transformer_options"])
     for cond in guider.conds.get("positive") or ():
         cond[APPLIED] = run.marked = True
@@ -98,19 +110,11 @@ def describe_sampled(executor, model, conds, x_in: torch.Tensor, timestep, model
     """Notes what the host is asked for, before it makes batches of it."""
     run = run_of(model_options["transformer_options"])
     positive = [any(APPLIED in c for c in cond or ()) for cond in conds]
-    # None is marked where a node makes its own conditionings: a lone one is what it asks for beside the sampler (PerpNeg's
-    # empty prompt), of several the first is the positive one, as everywhere in the host.
+    # None is marked where a node makes its own conditionings. A single one is an extra pass (PerpNeg's empty prompt) and not
+    # positive; of several the first is positive, as everywhere in the host.
     alone = sum(cond is not None for cond in conds) == 1
     if not any(positive) and not (run.marked and alone):
         positive = [number == 0 for number in range(len(conds))]
     sampled = Sampled(len(x_in), tuple(x_in.shape[2:]), tuple(positive), areas_of(conds))
     options = {**model_options["transformer_options"], SAMPLED: sampled}
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
-
-
-WRAPPERS = {
-    WrappersMP.OUTER_SAMPLE: begin_run,
-    WrappersMP.PREPARE_SAMPLING: plan_memory,
-    WrappersMP.SAMPLER_SAMPLE: mark_conditionings,
-    WrappersMP.CALC_COND_BATCH: describe_sampled,
-}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from comfy.patcher_extension import WrappersMP
 
 from ..bank import BlockAddress
 from ..image_attention import KeysAndValues
@@ -15,10 +15,10 @@ from .applied import Applied, AppliedImageAttention, AppliedParts, AppliedPose, 
 from .attribution import Attribution
 from .batch import Batch
 from .host import block_levels, copy_beside, hooks_in_force, projections, transformer_blocks
-from .pose import encode_pose
-from .reference_keys import project_references, takes_mask
-from .run import APPLIED, ATTRIBUTION, SAMPLED, WRAPPERS, Run, run_of
-from .unet_patches import AddImageTokens, AddPose, ShareReferences
+from .pose import AddPose, encode_pose
+from .reference_keys import project_references
+from .run import APPLIED, ATTRIBUTION, SAMPLED, Run, run_of
+from .unet_patches import AddImageTokens, ShareReferences, takes_mask
 
 
 def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
@@ -34,7 +34,7 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     acting = every if sigma is None else every.only(partial(_acts_at, sigma=sigma, sampling=model.model_sampling, run=run))
     if any(acting):
         batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
-        _say_what_is_not_known(batch, acting, run)
+        _warn_of_unknown_layout(batch, acting, run)
         if attribution is not None and batch.whole:
             attribution.describe(every.parts, acting.parts, batch.grid, sigma)
         else:
@@ -50,17 +50,18 @@ def _acts_at(applied: Applied, sigma: float, sampling, run: Run) -> bool:
     return first >= sigma >= last
 
 
-def _say_what_is_not_known(batch: Batch, acting: EverythingApplied, run: Run):
-    """Warns of what is tied to places or to single latents, where the batch does not tell those."""
-    placed = [*((pose, pose.image) for pose in acting.poses), *((p, p.region) for p in acting.parts if p.region is not None)]
-    for applied, maps in placed:
+def _warn_of_unknown_layout(batch: Batch, acting: EverythingApplied, run: Run):
+    """Warns where the batch does not tell which latent, or which part of it, a pose or a region belongs to."""
+    poses = [(applied, "pose", applied.image) for applied in acting.poses]
+    regions = [(applied, "region", applied.region) for applied in acting.parts if applied.region is not None]
+    for applied, what, maps in (*poses, *regions):
         if batch.tiled:
             run.warn(
                 "the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose and the whole "
                 "region: sample without tiling, or without these."
             )
         else:
-            run.meet(applied, batch.whole_size())
+            run.meet(applied, what, batch.whole_size())
         if not batch.latents_known and len(maps) > 1:
             run.warn(
                 "another node takes the latents of a batch in portions, and which of them it takes is not known. Each portion gets "
@@ -75,35 +76,54 @@ def _patches(
     """The host's `patches` and `patches_replace`, with ours."""
     replace = {name: dict(blocks) for name, blocks in options.get("patches_replace", {}).items()}
     patches = dict(options.get("patches", {}))
+    where = device, model.get_dtype_inference()
     for applied in acting.poses:
-        features = batch.spread(partial(_pose_features, applied, copy_beside(model, applied.guider, APPLIED), device, run))
+        guider = copy_beside(model, applied.guider, APPLIED)
+        features = batch.spread(partial(_pose_features, applied, guider, *where, run))
         patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features, batch)]
-
     if any(batch.positive_chunks(options)):
-        unet, place = model.diffusion_model, (device, model.get_dtype_inference())
-        blocks, levels = (run.keep((find, model), (), find, unet) for find in (transformer_blocks, block_levels))
-        regions = tuple(
-            batch.spread(partial(_region, applied, device, run)) for applied in acting.parts if applied.region is not None
-        )
-        bias_as_mask = takes_mask(*place, regions, options)
-        hooks, strengths = hooks_in_force(model)
-        for address, block in blocks.items():
-            key = tuple(address)  # of the host's own type, for torch.compile
-            if acting.parts:
-                replaced = replace.setdefault("attn1", {})
-                previous = replaced.get(key, replaced.get(key[:2]))
-                as_mask, layer = bias_as_mask and previous is None, projections(block.attn1, address)
-                slot, state = ("keys", address, model, hooks, as_mask, *place), (*acting.parts, *strengths)
-                references = run.keep(
-                    slot, state, project_references, acting.parts, address, levels[address], layer, as_mask, *place
-                )
-                replaced[key] = ShareReferences(references, layer.heads, batch, regions, attribution, previous)
-            if acting.images:
-                replaced = replace.setdefault("attn2", {})
-                previous = replaced.get(key, replaced.get(key[:2]))
-                tokens = run.keep(("tokens", address, *place), acting.images, _image_tokens, acting.images, address, *place)
-                replaced[key] = AddImageTokens(tokens, projections(block.attn2, address).heads, batch, previous)
+        if acting.parts:
+            _share_references(replace, model, acting.parts, batch, *where, attribution, options, run)
+        if acting.images:
+            _add_image_tokens(replace, model, acting.images, batch, *where, run)
     return {"patches_replace": replace, "patches": patches}
+
+
+def _share_references(
+    replace: dict[str, dict], model, parts: tuple[AppliedParts, ...], batch: Batch, device: torch.device, dtype: torch.dtype,
+    attribution: Attribution | None, options: dict[str, Any], run: Run,
+):
+    regions = tuple(batch.spread(partial(_region, applied, device, run)) for applied in parts if applied.region is not None)
+    levels = run.keep(("levels", model), (), block_levels, model.diffusion_model)
+    bias_as_mask = takes_mask(device, dtype, regions, options)
+    hooks, strengths = hooks_in_force(model)
+    for address, block in _blocks(model, run).items():
+        previous = _previous(replace, "attn1", address)
+        as_mask, layer = bias_as_mask and previous is None, projections(block.attn1, address)
+        slot, state = ("keys", address, model, hooks, as_mask, device, dtype), (*parts, *strengths)
+        references = run.keep(slot, state, project_references, parts, address, levels[address], layer, as_mask, device, dtype)
+        replace["attn1"][tuple(address)] = ShareReferences(references, layer.heads, batch, regions, attribution, previous)
+
+
+def _add_image_tokens(
+    replace: dict[str, dict], model, images: tuple[AppliedImageAttention, ...], batch: Batch, device: torch.device,
+    dtype: torch.dtype, run: Run,
+):
+    for address, block in _blocks(model, run).items():
+        previous, heads = _previous(replace, "attn2", address), projections(block.attn2, address).heads
+        tokens = run.keep(("tokens", address, device, dtype), images, _image_tokens, images, address, device, dtype)
+        replace["attn2"][tuple(address)] = AddImageTokens(tokens, heads, batch, previous)
+
+
+def _blocks(model, run: Run) -> dict[BlockAddress, torch.nn.Module]:
+    return run.keep(("blocks", model), (), transformer_blocks, model.diffusion_model)
+
+
+def _previous(replace: dict[str, dict], kind: str, address: BlockAddress) -> Callable | None:
+    """Another node's replacement of this block, which it may name by its stage only. Blocks are named in the host's own type,
+    for torch.compile."""
+    blocks, key = replace.setdefault(kind, {}), tuple(address)
+    return blocks.get(key, blocks.get(key[:2]))
 
 
 def _image_tokens(
@@ -126,15 +146,13 @@ def _region(applied: AppliedParts, device: torch.device, run: Run, latent: int, 
 
 
 def _pose_features(
-    applied: AppliedPose, guider: torch.nn.Module, device: torch.device, run: Run, latent: int, size: tuple[int, int]
+    applied: AppliedPose, guider: torch.nn.Module, device: torch.device, dtype: torch.dtype, run: Run, latent: int,
+    size: tuple[int, int],
 ) -> torch.Tensor:
     """The features of the pose of a latent [1, C, h, w]; fewer poses than latents are used in turn."""
     number = latent % len(applied.image)
 
     def encode() -> torch.Tensor:
-        return encode_pose(guider, applied.image[number:number + 1], size, device) * applied.strength
+        return (encode_pose(guider, applied.image[number:number + 1], size, device) * applied.strength).to(dtype)
 
-    return run.keep(("pose", applied, guider, number, size, device), (), encode)
-
-
-ALL_WRAPPERS = {**WRAPPERS, WrappersMP.APPLY_MODEL: patch_call}
+    return run.keep(("pose", applied, guider, number, size, device, dtype), (), encode)

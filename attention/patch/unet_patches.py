@@ -1,8 +1,11 @@
-"""What runs inside the U-Net: the patches that `step` puts in place for one call. They keep nothing from call to call."""
+"""What runs inside the U-Net: the patches that `step` puts in place for one call. They keep nothing from call to call.
+
+A further attention kernel goes into `_attend`, and what carries a bias to it into `takes_mask`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +16,9 @@ from einops import rearrange
 from ..image_attention import KeysAndValues
 from ..shared_attention import ReferenceKeys, shared_attention
 from .attribution import Attribution
-from .batch import Batch, Span, put_together, take
+from .batch import Batch
 from .host import Carried
+from .rows import Span, put_together, take
 
 
 class ShareReferences(Carried):
@@ -37,7 +41,7 @@ class ShareReferences(Carried):
         kinds = {}
         for positive in sorted({span.positive for span in spans}):
             q_, k_, v_ = (take(x, spans, positive) for x in (q, k, v))
-            # HyperTile makes a batch of tiles of the queries alone; the host's attention then reads the keys as such a batch.
+            # HyperTile tiles only the queries; the host's attention then splits the keys alike.
             k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
 
             def attend(q, k, v, mask=None, positive=positive):
@@ -68,14 +72,14 @@ class ShareReferences(Carried):
         """The regions at the tokens of the positive conditioning's queries: [B, T, N]"""
         if not self.regions:
             return None
-        rows, grid = spans[-1].stop, _grid_of(options, self.batch, shape[1])
+        rows, grid = spans[-1].stop, self.batch.grid_of(shape[1], options)
         of_this_kind = sum(span.stop - span.start for span in spans if span.positive)
         if rows != len(self.batch.rows) or grid is None or shape[0] != of_this_kind:
-            layer = options.get("activations_shape", self.regions[0].shape)
+            h, w = options.get("activations_shape", self.regions[0].shape)[2:]
             raise ValueError(
-                f"Another node on the MODEL gives the self-attention {list(shape[:2])} rows and tokens where the latent has "
-                f"{[layer[0], layer[2] * layer[3]]}, so a region cannot be told: remove the region of Apply Parts2Whole, or that "
-                "node (HyperTile and Token Merging do so)."
+                f"Another node on the MODEL gives the self-attention {shape[1]} tokens in {shape[0]} rows where the layer has "
+                f"{h * w} in {of_this_kind}, so it cannot be told which tokens are in the region: remove the region of Apply "
+                "Parts2Whole, or that node (HyperTile and Token Merging do so)."
             )
         maps = [F.adaptive_avg_pool2d(take(region, spans, True), grid) for region in self.regions]
         return rearrange(maps, "regions b 1 h w -> b (h w) regions")
@@ -108,40 +112,6 @@ class AddImageTokens(Carried):
         return put_together(spans, kinds)
 
 
-class AddPose(Carried):
-    """input_block_patch: adds the pose features to the first convolution's output, in all rows.
-
-    features: [R, C, h, w], a map for each row
-    """
-
-    def __init__(self, features: torch.Tensor, batch: Batch):
-        self.features, self.batch, self._called = features, batch, False
-
-    def __call__(self, h, options):
-        first, self._called = not self._called, True
-        if options.get("block", ("input", 0) if first else None) != ("input", 0):
-            return h
-        features = self.batch.like(self.features, len(h))
-        if features.shape != h.shape:
-            raise ValueError(
-                f"Another node gives the U-Net's first convolution {list(h.shape[1:])} channels, rows and columns, where the pose "
-                f"has {list(features.shape[1:])}: remove that node, or Apply Pose Guider."
-            )
-        return h + features.to(h.dtype)
-
-
-def _grid_of(options: dict[str, Any], batch: Batch, tokens: int) -> tuple[int, int] | None:
-    """(h, w) of a layer of so many tokens; None where these are not the layer's. Where the options do not tell, it is the latent
-    halved as often as it takes."""
-    if "activations_shape" in options:
-        h, w = options["activations_shape"][2:]
-    else:
-        h, w = batch.grid
-        while h * w > tokens:
-            h, w = -(-h // 2), -(-w // 2)
-    return (h, w) if h * w == tokens else None
-
-
 def _attend(
     q, k, v, heads: int, options: dict[str, Any], previous: Callable | None, batch: Batch | None = None, positive: bool = True,
     mask: torch.Tensor | None = None,
@@ -152,13 +122,20 @@ def _attend(
     """
     options = {**options, "n_heads": heads, "dim_head": q.shape[-1] // heads}
     if batch is not None:
-        of_this_kind = [chunk == positive for chunk in batch.positive_chunks(options)]
-        for name in ("cond_or_uncond", "uuids"):
-            if name in options:
-                options[name] = [entry for entry, flag in zip(options[name], of_this_kind) if flag]
+        options = batch.options_of(positive, options)
     if previous is None:
         return optimized_attention(
             q, k, v, heads, mask=mask, attn_precision=options.get("attn_precision"), transformer_options=options
         )
     # A replacement that hands on the values, as Perturbed-Attention Guidance does, has a row for every key: ours come last.
     return previous(q, k, v, options)[:, :q.shape[1]]
+
+
+def takes_mask(device: torch.device, dtype: torch.dtype, regions: Sequence[torch.Tensor], options: dict[str, Any]) -> bool:
+    """Whether an attention mask is the best to carry what is added to the logits; else more channels of the heads do.
+
+    A GPU's fastest kernels take no mask, and another node's attention need not take one; in half precision a mask would
+    round the bias, and with regions it is large. docs/performance.md has what each gave.
+    """
+    on_cpu = device.type == "cpu" and dtype == torch.float32
+    return on_cpu and not regions and "optimized_attention_override" not in options

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
-import struct
 from pathlib import Path
 
-import comfy.utils
 import folder_paths
-import safetensors
-import safetensors.torch
 import torch
+
+from ...pictures.model_files import read_json, read_tensors
+from ...pictures.model_folders import names_below, path_below
 
 FOLDER = "parts2whole"
 PACK_MODELS = str(Path(__file__).resolve().parents[2] / "models")
@@ -22,8 +19,7 @@ WEIGHT_FILES = (
 )
 # What tells a Parts2Whole folder from any other diffusers folder.
 REFERENCE_UNET = "reference_unet"
-_DOWNLOAD = "Download this part of the checkpoint again, as it is in huanngzh/Parts2Whole."
-_LFS_POINTER = b"version https://git-lfs"
+DOWNLOAD = "Download this part of the checkpoint again, as it is in huanngzh/Parts2Whole."
 
 
 def register_folder():
@@ -34,23 +30,15 @@ def register_folder():
 
 def list_checkpoints() -> list[str]:
     """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models."""
-    names = set()
-    for root in _roots():
-        for folder, subfolders, _ in os.walk(root, followlinks=True):
-            if REFERENCE_UNET in subfolders and folder != root:
-                names.add(os.path.relpath(folder, root).replace(os.sep, "/"))
-                subfolders.clear()
-    return sorted(names)
+    return names_below(_roots(), _is_checkpoint)
 
 
 def checkpoint_folder(name: str) -> str:
     """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
-    if name in list_checkpoints():
-        paths = (os.path.join(root, name) for root in _roots())
-        return next(path for path in paths if os.path.isdir(os.path.join(path, REFERENCE_UNET)))
-    raise FileNotFoundError(
-        f"No Parts2Whole checkpoint '{name}' in {' or '.join(_roots())}. Put the folder into "
-        f"{os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh the editor."
+    return path_below(
+        name, _roots(), _is_checkpoint, "Parts2Whole checkpoint",
+        f"Put the folder into {os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh "
+        "the editor.",
     )
 
 
@@ -69,48 +57,24 @@ def require_complete(folder: str, weights: dict[str, tuple[str, ...]], configs: 
         if not os.path.isfile(os.path.join(folder, component, file))
     ]
     if missing:
-        raise FileNotFoundError(f"{folder} lacks {'; '.join(missing)}. {_DOWNLOAD}")
+        raise FileNotFoundError(f"{folder} lacks {'; '.join(missing)}. {DOWNLOAD}")
 
 
 def read_config(folder: str, component: str, file: str = "config.json") -> dict:
     """A component's configuration. raises: FileNotFoundError, ValueError"""
-    path = os.path.join(folder, component, file)
-    try:
-        with open(path, encoding="utf-8") as f:
-            return json.load(f)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing. {_DOWNLOAD}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). {_DOWNLOAD}") from error
+    return read_json(os.path.join(folder, component, file), DOWNLOAD)
 
 
 def read_weights(folder: str, component: str, files: tuple[str, ...] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
     """The tensors of a component, from the first of `files` that is there.
 
-    Read as safetensors, or else by torch's weights-only loading, which takes tensors and nothing else.
-
-    raises: FileNotFoundError, ValueError for a file that is truncated or holds more than tensors
+    raises: FileNotFoundError, and ValueError as `read_tensors`
     """
     base = os.path.join(folder, component)
     path = next((p for p in (os.path.join(base, file) for file in files) if os.path.isfile(p)), None)
     if path is None:
-        raise FileNotFoundError(f"No weights in {base}: expected {' or '.join(files)}. {_DOWNLOAD}")
-    with open(path, "rb") as f:
-        head = f.read(len(_LFS_POINTER))
-    if head == _LFS_POINTER:
-        raise ValueError(f"{path} is only the pointer of a Git LFS file: run `git lfs pull` in {folder}, or download it.")
-    try:
-        # The release's decoupled_attn.pth is a safetensors file, so the name does not tell. Such a file begins with the
-        # length of its header, 8 bytes, and the header's brace.
-        if head[8:9] == b"{" and not path.endswith(".safetensors"):
-            return safetensors.torch.load_file(path)
-        return comfy.utils.load_torch_file(path, safe_load=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors and was not opened. {_DOWNLOAD}") from error
-    except torch.OutOfMemoryError:
-        raise
-    except (safetensors.SafetensorError, ValueError, RuntimeError, EOFError, struct.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}). It may be cut short. {_DOWNLOAD}") from error
+        raise FileNotFoundError(f"No weights in {base}: expected {' or '.join(files)}. {DOWNLOAD}")
+    return read_tensors(path, DOWNLOAD)
 
 
 def require_none_missing(missing: list[str], folder: str, component: str):
@@ -118,7 +82,11 @@ def require_none_missing(missing: list[str], folder: str, component: str):
     if missing:
         missing = sorted(missing)
         some = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-        raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {_DOWNLOAD}")
+        raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {DOWNLOAD}")
+
+
+def _is_checkpoint(path: str) -> bool:
+    return os.path.isdir(os.path.join(path, REFERENCE_UNET))
 
 
 def _roots() -> list[str]:

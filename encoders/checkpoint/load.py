@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +23,11 @@ from comfy.model_patcher import ModelPatcher
 
 from ...attention.image_attention import ImageAttention
 from ...attention.patch.host import diffusers_block_names
+from ...pictures.model_files import require_fit
 from ..appearance import AppearanceEncoder
 from ..pose_network import PoseNetwork
-from .files import REFERENCE_UNET, WEIGHT_FILES, read_config, read_weights, require_complete, require_none_missing
+from .configs import feature_extractor_config, image_encoder_config, pose_guider_config, text_encoder_config, vae_config
+from .files import DOWNLOAD, REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing
 from .unet import load_appearance_encoder, load_model, unet_config
 
 IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
@@ -69,8 +72,8 @@ def load_checkpoint(folder: str) -> Checkpoint:
 
 def load_clip(folder: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """The text encoder, with the host's CLIP tokenizer, which has the same vocabulary."""
-    config = read_config(folder, "text_encoder")
     weights = read_weights(folder, "text_encoder")
+    config = text_encoder_config(folder, weights)
     names = ("hidden_size", "intermediate_size", "hidden_act", "num_attention_heads", "num_hidden_layers")
     # SD1.5 has no use for the text projection, and its files have none.
     weights.setdefault("text_projection.weight", torch.eye(config["hidden_size"]))
@@ -93,9 +96,10 @@ def _clip_patcher(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
 
 def load_vae(folder: str) -> comfy.sd.VAE:
     """The VAE, whose latents the host scales by the checkpoint's scaling_factor."""
-    config = read_config(folder, "vae")
+    weights = read_weights(folder, "vae")
+    config = vae_config(folder, weights)
     widths = config["block_out_channels"]
-    weights = comfy.diffusers_convert.convert_vae_state_dict(read_weights(folder, "vae"))
+    weights = comfy.diffusers_convert.convert_vae_state_dict(weights)
     vae = comfy.sd.VAE(weights, config={"params": {
         "embed_dim": config["latent_channels"],
         "ddconfig": {
@@ -123,13 +127,13 @@ def _vae_patcher(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
 
 def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
     """The image encoder, with the normalisation of the checkpoint's feature extractor."""
-    extractor = read_config(folder, "feature_extractor", "preprocessor_config.json")
+    extractor = feature_extractor_config(folder)
+    weights = read_weights(folder, "image_encoder")
     config = {
-        **read_config(folder, "image_encoder"),
+        **image_encoder_config(folder, weights),
         "image_mean": extractor["image_mean"],
         "image_std": extractor["image_std"],
     }
-    weights = read_weights(folder, "image_encoder")
     with tempfile.TemporaryDirectory() as place:  # ComfyUI before 0.26 takes no config but a file's
         path = Path(place, "config.json")
         path.write_text(json.dumps(config))
@@ -141,14 +145,15 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
 
 def load_pose_guider(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
     """The pose guider, in float32: it is small."""
-    config = read_config(folder, "pose_guider")
+    weights = read_weights(folder, "pose_guider")
+    config = pose_guider_config(folder, weights)
     guider = PoseNetwork(
-        config.get("conditioning_channels", 3),
+        config["conditioning_channels"],
         config["block_out_channels"],
         config["conditioning_embedding_channels"],
         comfy.ops.manual_cast,
     )
-    patcher = _patcher(guider, read_weights(folder, "pose_guider"), folder, "pose_guider", disable_dynamic)
+    patcher = _patcher(guider, weights, folder, "pose_guider", disable_dynamic)
     patcher.cached_patcher_init = (load_pose_guider, (folder,))
     return patcher
 
@@ -161,6 +166,9 @@ def load_image_attention(folder: str) -> ModelPatcher:
     layers = ("to_k_dc", "to_v_dc")
     expected = {f"{name}.attn2.processor.{layer}.weight" for name in names for layer in layers}
     require_none_missing(list(expected - weights.keys()), folder, "decoupled_attn.pth")
+    require_fit(os.path.join(folder, "unet", "config.json"), {"cross_attention_dim": config["context_dim"]}, {
+        "cross_attention_dim": weights[f"{next(iter(names))}.attn2.processor.to_k_dc.weight"].shape[-1],
+    }, DOWNLOAD)
     channels = {address: weights[f"{name}.attn2.processor.to_k_dc.weight"].shape[0] for name, address in names.items()}
     attention = ImageAttention(channels, config["context_dim"], comfy.ops.manual_cast)
     return _patcher(attention, {

@@ -14,12 +14,12 @@ from comfy.model_patcher import ModelPatcher
 
 from ...attention.patch.host import transformer_blocks
 from ..appearance import AppearanceEncoder
+from .configs import require_unet_fits, scheduler_config, unet_numbers, vae_config
 from .files import REFERENCE_UNET, read_config, read_weights, require_none_missing
 
-# diffusers' names of noise schedules -> the host's
-BETA_SCHEDULES = {"linear": "sqrt_linear", "scaled_linear": "linear", "squaredcos_cap_v2": "squaredcos_cap_v2"}
+# diffusers' names of noise schedules -> the host's. Its squaredcos_cap_v2 gives no tensor, which its sampling cannot take.
+BETA_SCHEDULES = {"linear": "sqrt_linear", "scaled_linear": "linear"}
 PREDICTION_TYPES = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
-
 
 
 def load_model(folder: str, disable_dynamic: bool = False) -> ModelPatcher:
@@ -37,6 +37,7 @@ def load_appearance_encoder(folder: str) -> AppearanceEncoder:
 def _load_unet(folder: str, component: str, disable_dynamic: bool = False) -> ModelPatcher:
     weights = read_weights(folder, component)
     config = unet_config(folder, component)
+    require_unet_fits(folder, component, read_config(folder, component), weights)
     parameters, weight_dtype = comfy.utils.calculate_parameters(weights), comfy.utils.weight_dtype(weights)
 
     device = comfy.model_management.get_torch_device()
@@ -66,7 +67,7 @@ def _load_unet(folder: str, component: str, disable_dynamic: bool = False) -> Mo
 
 def unet_config(folder: str, component: str) -> comfy.supported_models.SD15:
     """The host's model configuration for a diffusers U-Net of SD1.5's architecture at any width."""
-    config = read_config(folder, component)
+    config = unet_numbers(folder, component)
     widths = config["block_out_channels"]
     layers = config["layers_per_block"]
     if config.get("use_linear_projection") or config.get("addition_embed_type") or config.get("class_embed_type"):
@@ -74,7 +75,9 @@ def unet_config(folder: str, component: str) -> comfy.supported_models.SD15:
     if any(width % widths[0] for width in widths):
         raise ValueError(f"{os.path.join(folder, component)}: widths {widths} are not multiples of the first.")
     # An old slip of diffusers: attention_head_dim is the number of heads.
-    heads = config.get("num_attention_heads") or config["attention_head_dim"]
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim")
+    if not isinstance(heads, int) or heads < 1 or any(width % heads for width in widths):
+        raise ValueError(f"{os.path.join(folder, component)}: widths {widths} are not multiples of the number of heads, {heads!r}.")
     depth_down = [int("CrossAttn" in block) for block in config["down_block_types"] for _ in range(layers)]
     depth_up = [int("CrossAttn" in block) for block in reversed(config["up_block_types"]) for _ in range(layers + 1)]
 
@@ -106,12 +109,12 @@ class _AnyWidthSD15(comfy.supported_models.SD15):
     def __init__(self, unet_config: dict, heads: int, folder: str):
         super().__init__(unet_config)
         self.unet_config["num_heads"] = heads
-        self.latent_format = comfy.latent_formats.SD15(read_config(folder, "vae").get("scaling_factor", 0.18215))
-        scheduler = read_config(folder, "scheduler", "scheduler_config.json")
+        self.latent_format = comfy.latent_formats.SD15(vae_config(folder).get("scaling_factor", 0.18215))
+        scheduler = scheduler_config(folder)
         try:
             schedule = BETA_SCHEDULES[scheduler["beta_schedule"]]
             self.prediction_type = PREDICTION_TYPES[scheduler["prediction_type"]]
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{os.path.join(folder, 'scheduler')}: {error} is not supported. Expected beta_schedule one of "
                 f"{', '.join(BETA_SCHEDULES)} and prediction_type one of {', '.join(PREDICTION_TYPES)}."

@@ -93,6 +93,15 @@ def test_a_null_key_is_as_good_as_thousands_of_zero_keys():
     assert rel(b, a) < 1e-5 and rel(c, a) < 1e-5
 
 
+@pytest.mark.parametrize("removed", [700, 3000, 5000])
+def test_how_many_tokens_are_removed_is_not_rounded_in_half_precision(removed):
+    """Queries of zero, so that the weights are what is added to the logits: the share of a thousand own keys is told exactly."""
+    group = ReferenceGroup(*torch.zeros(2, 1, 32, dtype=torch.bfloat16), removed=removed)
+    q, k, v = torch.zeros(1, 4, 32), torch.zeros(1, 1000, 32), torch.ones(1, 1000, 32)
+    out = shared_attention(*(x.bfloat16() for x in (q, k, v)), join_references([group]).widened(4), 4, attend(4))
+    assert out.float().mean() == pytest.approx(1000 / (1000 + 1 + removed), rel=5e-3)
+
+
 def test_without_removed_tokens_and_at_full_strength_heads_stay_as_wide_as_they_are():
     shapes = []
     references = join_references([ReferenceGroup(torch.randn(3, 32), torch.randn(3, 32))])

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from comfy.model_management import InterruptProcessingException
+from harness.windows import CountingWindows
 from harness.workbench import apply_parts, noise, rel, run, text
 from parts2whole.attention.attention_shares import attention_shares
 
@@ -17,7 +19,7 @@ def recorded(model, draw, **options):
 def test_shares_are_those_of_the_softmax(masked, length, monkeypatch):
     from parts2whole.attention import attention_shares as shares_file
 
-    monkeypatch.setattr(shares_file, "BLOCK", 5000)  # several blocks
+    monkeypatch.setattr(shares_file, "MOST_LOGITS", 5000)  # several groups of queries
     q, k = torch.randn(2, length, 12), torch.randn(2, 17, 12)
     mask = torch.randn(1, 1, 17) if masked else None
     shares = attention_shares(q, k, mask, 3, [4, 0, 13])
@@ -52,6 +54,25 @@ def test_what_takes_no_part_has_no_share(checkpoint, appearance, draw):
     assert removed[:, 12:].max() < 1e-6, "what is removed of a part with a region is in the region too"
     by_step = list(attribution.by_step.values())
     assert by_step[0][2] > 0 and by_step[-1][2] == 0
+
+
+def test_a_broken_run_leaves_nothing(checkpoint, appearance, draw):
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    latents = draw(model)
+    assert len(attribution.by_step) == 2
+    broken = model.clone()
+
+    def breaks(apply_model, args):
+        if attribution.by_step:
+            raise InterruptProcessingException
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    broken.set_model_unet_function_wrapper(breaks)
+    with pytest.raises(InterruptProcessingException):
+        draw(broken, steps=3)
+    assert not attribution.names and not attribution.by_step
+    with pytest.raises(ValueError, match="No attention was recorded"):
+        attribution.maps(latents)
 
 
 def test_the_strength_shows(checkpoint, appearance, draw):
@@ -99,8 +120,6 @@ def test_without_parts_there_is_nothing_to_show(checkpoint, draw):
 
 
 def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance, draw):
-    from test_conditioning import CountingWindows
-
     model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
     for length, dim, batch in ((2, 0, 3), (20, 2, 1)):
         windowed = model.clone()
@@ -108,6 +127,18 @@ def test_context_windows_are_not_recorded_and_do_no_harm(checkpoint, appearance,
         latents = draw(windowed, latent=noise(batch=batch))
         with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
             attribution.maps(latents)
+
+
+def test_areas_are_not_recorded_and_do_no_harm(checkpoint, appearance, draw):
+    """Of a whole conditioning and an area's, the first step's shares are those of the whole one."""
+    window = run(
+        "ConditioningSetArea", conditioning=text(checkpoint.clip, "a coat"), width=64, height=96, x=32, y=64, strength=1.0
+    )
+    whole, model = text(checkpoint.clip, "a person"), apply_parts(checkpoint.model, appearance)
+    expected = recorded(model, draw, steps=1, positive=whole)[2]
+    assert rel(recorded(model, draw, steps=1, positive=whole + window)[2], expected) < 1e-5
+    with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
+        recorded(model, draw, steps=1, positive=window)
 
 
 def test_half_precision_between_nodes_is_the_same_run(checkpoint, appearance, draw):

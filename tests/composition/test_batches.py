@@ -3,8 +3,8 @@
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from harness.workbench import apply_image_attention, apply_parts, apply_pose, noise, picture, rel, text
-from parts2whole.attention.patch.batch import Batch, Sampled, Span, put_together, take
+from comfy_execution.utils import CurrentNodeContext
+from harness.workbench import apply_image_attention, apply_parts, apply_pose, noise, picture, rel, run, text
 
 
 def tiled(model, at_once: int, chunk_by_chunk=False):
@@ -43,6 +43,14 @@ def test_tiles_side_by_side(checkpoint, appearance, parts, draw, latents, chunk_
     one_by_one = draw(tiled(model, 1), latent=latent)
     assert rel(draw(tiled(model, 4, chunk_by_chunk), latent=latent), one_by_one) < 1e-5
     assert rel(draw(tiled(checkpoint.model, 1), latent=latent), one_by_one) > 0.05, "the parts are seen"
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_tiles_are_not_recorded(checkpoint, appearance, draw, at_once):
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    latents = draw(tiled(model, at_once), latent=noise(16, 16))
+    with pytest.raises(ValueError, match="tiles, areas and context windows are not recorded"):
+        attribution.maps(latents)
 
 
 def test_tiles_get_the_whole_pose_and_say_so(checkpoint, draw, caplog):
@@ -182,44 +190,33 @@ def test_crops_that_a_node_samples_apart_are_warned_of(checkpoint, draw, caplog)
     assert "connect that node to a MODEL without this pose" in caplog.text
 
 
-def test_take_and_put_together_are_inverse():
-    spans = [Span(False, 0, 2), Span(True, 2, 3), Span(False, 3, 4), Span(True, 4, 6)]
-    for times in (1, 3):
-        x = torch.randn(6 * times, 2)
-        assert torch.equal(put_together(spans, {kind: take(x, spans, kind) for kind in (False, True)}), x)
-    assert torch.equal(take(torch.arange(6), spans, True), torch.tensor([2, 4, 5]))
+def test_a_queue_of_its_own_begins_anew(checkpoint, draw, caplog):
+    """The host keeps Apply Pose Guider from queue to queue: another size in the next one is no crop."""
+    model = apply_pose(checkpoint.model, checkpoint.pose_guider)
+    for prompt, size in (("first", (24, 16)), ("second", (16, 24)), ("third", (16, 16))):
+        with CurrentNodeContext(prompt, "1"):
+            draw(model, latent=noise(*size))
+    assert "was laid over" not in caplog.text
+    with CurrentNodeContext("third", "2"):
+        draw(model, latent=noise(8, 16))
+    assert caplog.text.count("the pose was laid over a latent of 16x16 before and is now laid over 16x8") == 1
 
 
-def layout(count, options, latents=2, grid=(4, 4), areas=None):
-    return Batch(Sampled(latents, (4, 4), (True, False), areas or {}), options, torch.zeros(count, 4, *grid))
+def test_conditionings_that_another_node_runs_one_by_one(checkpoint, everything, draw):
+    """Inside the model's call, after the batch was laid out: each with its own poses."""
+    poses = torch.cat([picture("pose"), picture("pose").flip(2)])
 
+    def one_by_one(executor, x, timesteps, context, y=None, control=None, transformer_options=None, **kwargs):
+        numbers = transformer_options["cond_or_uncond"]
+        results = []
+        for number, rows in zip(numbers, torch.arange(len(x)).chunk(len(numbers))):
+            options = {**transformer_options, "cond_or_uncond": [number]}
+            options["uuids"] = [transformer_options["uuids"][numbers.index(number)]]
+            results.append(executor(x[rows], timesteps[rows], context[rows], y, control, options, **kwargs))
+        return torch.cat(results)
 
-def flags(batch, count, options):
-    return [span.positive for span in batch.spans(count, options) for _ in range(span.start, span.stop)]
-
-
-def test_rows_of_one_kind_and_of_some_conditionings():
-    options = {"cond_or_uncond": [1, 0], "uuids": ["u", "c"]}
-    batch, shape = layout(4, options), (4, 8, 4, 4)
-    assert flags(batch, 4, {**options, "activations_shape": shape}) == [False, False, True, True]
-    assert flags(batch, 12, {**options, "activations_shape": shape}) == [False, False, True, True], "tiles of the queries"
-    only = {**options, "activations_shape": shape, "ref_uncond_idxs": [0, 1]}
-    assert flags(batch, 2, only) == [False, False]
-    assert flags(batch, 4, only) == [False, False, True, True]
-    assert flags(batch, 2, {"cond_or_uncond": [0], "activations_shape": shape}) == [True, True]
-    with pytest.raises(ValueError, match="gives the self-attention 2 rows where the layer has 4"):
-        batch.spans(2, {**options, "activations_shape": shape})
-    assert flags(batch, 4, {}) == [False, False, True, True], "where another node's options tell nothing, the call's own do"
-
-
-def test_which_batches_are_whole_and_which_are_tiles():
-    options = {"cond_or_uncond": [1, 0], "uuids": ["u", "c"]}
-    whole, tiles, sides = layout(4, options), layout(4, options, grid=(2, 2)), layout(8, options, grid=(2, 2))
-    area, part = layout(4, options, grid=(2, 2), areas={"c": (2, 2, 0, 2), "u": (2, 2, 2, 0)}), layout(2, options)
-    assert [batch.whole for batch in (whole, tiles, sides, area, part)] == [True, False, False, False, False]
-    assert [batch.tiled for batch in (whole, tiles, sides, area, part)] == [False, True, True, False, False]
-    assert [batch.latents_known for batch in (whole, tiles, sides, area, part)] == [True, True, True, True, False]
-    numbers = torch.arange(16.0).reshape(1, 1, 4, 4)
-    cut = area.spread(lambda latent, size: numbers + 100 * latent)
-    assert cut[:, 0, 0, 0].tolist() == [8, 108, 2, 102], "each conditioning's area of each latent"
-    assert torch.equal(whole.like(cut[[0, 1, 2, 3]], 4), cut)
+    model = apply_pose(everything(checkpoint.model), checkpoint.pose_guider, poses)
+    expected = draw(model, latent=noise(batch=2))
+    model = model.clone()
+    model.add_wrapper(WrappersMP.DIFFUSION_MODEL, one_by_one)
+    assert rel(draw(model, latent=noise(batch=2)), expected) < 1e-5

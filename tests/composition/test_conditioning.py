@@ -7,13 +7,7 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from comfy.context_windows import (
-    ContextFuseMethods,
-    ContextSchedules,
-    IndexListContextHandler,
-    get_matching_context_schedule,
-    get_matching_fuse_method,
-)
+from harness.windows import CountingWindows
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, noise, picture, rel, run, sample, text
 
 
@@ -119,23 +113,6 @@ def test_perp_neg_as_a_guider_and_as_a_patch(checkpoint, appearance, draw):
     result = draw(patched, positive=positive, negative=negative, cfg=3.0)
     assert rel(result, sample_advanced(model, guider)) < 1e-5
     assert rel(result, draw(run("PerpNeg", model=checkpoint.model, empty_conditioning=empty, neg_scale=1.0), cfg=3.0)) > 0.01
-
-
-class CountingWindows(IndexListContextHandler):
-    """Core's context windows, which only run where the latent is longer than a window."""
-
-    def __init__(self, length: int, dim: int):
-        super().__init__(
-            context_schedule=get_matching_context_schedule(ContextSchedules.STATIC_STANDARD),
-            fuse_method=get_matching_fuse_method(ContextFuseMethods.FLAT), context_length=length, context_overlap=0,
-            context_stride=1, closed_loop=False, dim=dim, freenoise=False,
-        )
-        self.causal_window_fix = False  # for video models; older hosts have none
-        self.calls = 0
-
-    def execute(self, *args, **kwargs):
-        self.calls += 1
-        return super().execute(*args, **kwargs)
 
 
 @pytest.mark.parametrize("guider_node", ["CFGGuider", "DualCFGGuider"])

@@ -3,12 +3,13 @@
 import copy
 
 import comfy.model_management
+import comfy.sampler_helpers
 import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
-from harness.workbench import apply_parts, apply_pose, noise, rel, run
+from harness.workbench import apply_parts, apply_pose, noise, picture, rel, run
 
 BLOCK = "diffusion_model.input_blocks.1.1.transformer_blocks.0"
 
@@ -98,7 +99,8 @@ def test_regions_where_the_shape_of_the_layer_is_not_told(checkpoint, appearance
     region[:, :, :64] = 1
     model = apply_parts(checkpoint.model, appearance, region=region)
     bare = with_options(model, lambda options: {key: value for key, value in options.items() if key != "activations_shape"})
-    assert rel(draw(bare), draw(model)) < 1e-6
+    latent = noise(20, 12)  # of which the U-Net makes 3 rows of 5
+    assert rel(draw(bare, latent=latent), draw(model, latent=latent)) < 1e-6
 
 
 def test_the_pose_where_the_block_is_not_told(checkpoint, draw):
@@ -113,6 +115,13 @@ def test_the_pose_where_the_block_is_not_told(checkpoint, draw):
     bare = model.clone()
     bare.add_wrapper(WrappersMP.DIFFUSION_MODEL, around)
     assert torch.equal(draw(bare), draw(model))
+
+
+def test_a_first_convolution_of_another_size_is_refused(checkpoint, draw):
+    model = checkpoint.model.clone()
+    model.set_model_input_block_patch(lambda h, options: h[:, :, ::2] if options["block"] == ("input", 0) else h)
+    with pytest.raises(ValueError, match=r"\[32, 12, 16\] channels and places, where the pose has \[32, 24, 16\]"):
+        draw(apply_pose(model, checkpoint.pose_guider))
 
 
 def test_a_replacement_that_is_called_again_for_unconditional_rows(checkpoint, appearance, draw):
@@ -216,6 +225,30 @@ def test_the_host_plans_for_the_references(checkpoint, appearance, draw, monkeyp
     assert least - plain_least == pytest.approx(2 * kept * 4)
     assert most - plain_most == pytest.approx(2 * (least - plain_least)), "the host counts both halves"
     assert torch.isfinite(latents).all()
+
+
+def test_the_host_plans_for_the_poses(checkpoint, draw, monkeypatch):
+    planned = []
+    prepare = comfy.sampler_helpers.estimate_memory
+
+    def seen(model, noise_shape, conds):
+        planned.append(prepare(model, noise_shape, conds)[0])
+        return prepare(model, noise_shape, conds)
+
+    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory", seen)
+    poses = torch.cat([picture("pose").roll(turn, 2) for turn in (0, 40, 80)])
+    for model in (checkpoint.model, apply_pose(checkpoint.model, checkpoint.pose_guider, poses)):
+        draw(model, steps=1, latent=noise(batch=2))
+    channels = checkpoint.pose_guider.model.conv_out.weight.shape[0]
+    each = channels * 24 * 16 * 4
+    assert planned[1] - planned[0] == pytest.approx(2 * 2 * each), "for two of the three poses, and the host counts both halves"
+
+
+def test_a_model_that_asks_the_host_to_plan_nothing(checkpoint, appearance, draw, monkeypatch):
+    """As nodes do that keep a batch in one piece."""
+    expected = draw(apply_parts(checkpoint.model, appearance))
+    monkeypatch.setattr(checkpoint.model.model, "memory_usage_factor", 0)
+    assert torch.equal(draw(apply_parts(checkpoint.model, appearance)), expected)
 
 
 def test_a_merge_with_ours_as_the_second_model_loses_it(checkpoint, appearance, draw):

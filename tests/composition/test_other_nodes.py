@@ -11,15 +11,8 @@ import pytest
 import torch
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.attention import optimized_attention
-from harness.workbench import (
-    apply_parts,
-    lora,
-    picture,
-    rel,
-    run,
-    text,
-    with_lora,
-)
+from comfy.patcher_extension import WrappersMP
+from harness.workbench import apply_parts, lora, noise, picture, rel, run, text, with_lora
 
 
 def custom_attn1(q, k, v, options):
@@ -148,6 +141,30 @@ def test_an_earlier_replacement_sees_the_references_and_each_half_apart(checkpoi
     kept = sum(ref.banks[("input", 1, 0)].tokens.shape[0] for ref in appearance.references)
     # One row each for the unconditional and the conditional half; the null key is one more.
     assert {call for call in custom_attn1.calls if call[1] == 384} == {(1, 384, 384), (1, 384, 384 + kept + 1)}
+
+
+def test_an_earlier_replacement_can_tell_conditionings_by_their_uuids(checkpoint, appearance, draw):
+    """As nodes do that act on one conditioning's rows: they find them as the chunks that `uuids` names, or `cond_or_uncond`."""
+    uuids = set()
+
+    def note(executor, model, conds, *args):
+        uuids.update(cond["uuid"] for cond in conds[0])
+        return executor(model, conds, *args)
+
+    def halving(positive_chunks):
+        def halve(q, k, v, options):
+            out, positive = optimized_attention(q, k, v, options["n_heads"]), positive_chunks(options)
+            assert len(out) % len(positive) == 0
+            return torch.cat([rows * 0.5 if flag else rows for rows, flag in zip(out.chunk(len(positive)), positive)])
+
+        model = checkpoint.model.clone()
+        model.add_wrapper(WrappersMP.CALC_COND_BATCH, note)
+        model.set_model_attn1_replace(halve, "input", 1)
+        return draw(apply_parts(model, appearance), latent=noise(batch=2))
+
+    by_number = halving(lambda options: [number == 0 for number in options["cond_or_uncond"]])
+    assert torch.equal(halving(lambda options: [uuid in uuids for uuid in options["uuids"]]), by_number)
+    assert rel(draw(apply_parts(checkpoint.model, appearance), latent=noise(batch=2)), by_number) > 1e-3
 
 
 def test_the_chosen_attention_serves_ours_too(checkpoint, everything, draw):

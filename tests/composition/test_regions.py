@@ -3,6 +3,7 @@
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from harness.windows import CountingWindows
 from harness.workbench import apply_parts, apply_pose, noise, rel, run, text
 
 
@@ -127,8 +128,6 @@ def test_a_region_that_is_not_finite_is_refused(checkpoint, appearance):
 
 
 def test_context_windows_cut_the_region(checkpoint, appearance, draw):
-    from test_conditioning import CountingWindows
-
     upper = torch.zeros(1, 192, 128)
     upper[:, :96] = 1
     model = apply_parts(checkpoint.model, appearance, region=upper)

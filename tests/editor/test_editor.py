@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from harness.host import ROOT
 from harness.server import ComfyServer
 from PIL import Image
 

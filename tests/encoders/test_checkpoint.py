@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 
 import comfy.memory_management
 import comfy.model_management
@@ -10,7 +11,8 @@ import comfy.utils
 import pytest
 import safetensors.torch
 import torch
-from conftest import GOLDEN
+from harness.host import GOLDEN
+from harness.memory import MIB, most_memory
 from harness.workbench import run
 from parts2whole.encoders.checkpoint import load as loading
 from parts2whole.encoders.checkpoint.files import list_checkpoints, read_weights
@@ -185,6 +187,92 @@ def test_the_noise_schedule_comes_from_the_config(copy, beta_schedule, first_sig
     alphas = (1 - betas).cumprod(0)
     assert torch.allclose(sigmas.double(), ((1 - alphas) / alphas).sqrt(), rtol=1e-5)
     assert abs(float(sigmas[0]) - first_sigma) < 1e-4
+
+
+COMPONENTS = {
+    "unet": loading.load_model, "reference_unet": loading.load_appearance_encoder, "vae": loading.load_vae,
+    "text_encoder": loading.load_clip, "image_encoder": loading.load_clip_vision, "pose_guider": loading.load_pose_guider,
+    "scheduler": loading.load_model, "feature_extractor": loading.load_clip_vision,
+}
+
+
+@pytest.mark.parametrize("component, name, value", [
+    ("unet", "layers_per_block", 10**9), ("unet", "layers_per_block", 3), ("unet", "layers_per_block", "2"),
+    ("unet", "block_out_channels", [32, 32, 64, 32 * 10**6]), ("unet", "block_out_channels", [32, 32, 64, 128]),
+    ("unet", "block_out_channels", [32] * 1000), ("unet", "block_out_channels", None),
+    ("unet", "down_block_types", ["DownBlock2D"] * 10**4), ("unet", "up_block_types", ["CrossAttnUpBlock2D"] * 3),
+    ("unet", "down_block_types", ["Stranger"] * 4), ("unet", "in_channels", 10**6), ("unet", "out_channels", 8000),
+    ("unet", "cross_attention_dim", 8000), ("unet", "attention_head_dim", 10**9), ("unet", "attention_head_dim", 0),
+    ("unet", "attention_head_dim", [4, 4, 4, 4]),
+    ("reference_unet", "layers_per_block", 3), ("reference_unet", "block_out_channels", [64, 64, 128, 128]),
+    ("vae", "layers_per_block", 10**9), ("vae", "block_out_channels", [32, 32, 32, 10**7]), ("vae", "latent_channels", 10**6),
+    ("vae", "in_channels", 10**6), ("vae", "out_channels", 10**6), ("vae", "scaling_factor", 0), ("vae", "scaling_factor", "x"),
+    ("text_encoder", "hidden_size", 10**6), ("text_encoder", "intermediate_size", 10**8),
+    ("text_encoder", "num_hidden_layers", 10**9), ("text_encoder", "num_attention_heads", 5),
+    ("text_encoder", "num_attention_heads", 0), ("text_encoder", "hidden_act", "stranger"),
+    ("image_encoder", "hidden_size", 10**6), ("image_encoder", "num_hidden_layers", 10**9),
+    ("image_encoder", "image_size", 10**6), ("image_encoder", "image_size", 448), ("image_encoder", "patch_size", 0),
+    ("image_encoder", "projection_dim", 10**6), ("image_encoder", "model_type", "dinov2"), ("image_encoder", "hidden_act", None),
+    ("pose_guider", "block_out_channels", [16, 32, 96, 10**6]), ("pose_guider", "block_out_channels", [16] * 10**4),
+    ("pose_guider", "conditioning_embedding_channels", 10**6), ("pose_guider", "conditioning_channels", 10**6),
+    ("scheduler", "num_train_timesteps", 10**9), ("scheduler", "num_train_timesteps", 0),
+    ("scheduler", "beta_start", -1), ("scheduler", "beta_end", 5), ("scheduler", "beta_end", None),
+    ("scheduler", "beta_schedule", ["linear"]),
+    ("feature_extractor", "image_std", [0, 0, 0]), ("feature_extractor", "image_mean", "x"),
+], ids=lambda value: str(value)[:30])
+def test_a_configuration_that_does_not_fit_is_refused_before_anything_is_built(copy, component, name, value):
+    path = next((copy / component).glob("*config.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+
+    def load():
+        with pytest.raises(ValueError, match=str(copy / component)):
+            COMPONENTS[component](str(copy))
+
+    assert most_memory(load) < 100 * MIB
+
+
+def expanded(path, weights):
+    torch.save({**weights, "conv_in.weight": torch.zeros(1).expand(10**6, 10**6)}, path)
+
+
+def compressed(path, weights):
+    torch.save({**weights, "more": torch.zeros(10**7)}, path)
+    with zipfile.ZipFile(path) as stored:
+        entries = {entry.filename: stored.read(entry) for entry in stored.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as deflated:
+        for name, data in entries.items():
+            deflated.writestr(name, data)
+
+
+@pytest.mark.parametrize("save, message", [
+    (expanded, "tensors that are larger than its .* bytes"), (compressed, "unpacks to more than its .* bytes"),
+    (lambda path, weights: torch.save({**weights, "meta": torch.empty(10**6, 10**6, device="meta")}, path), "larger than its"),
+    (lambda path, weights: torch.save({**weights, "sparse": torch.eye(3).to_sparse()}, path), "something else than plain tensors"),
+    (lambda path, weights: torch.save(list(weights.values()), path), "something else than plain tensors"),
+    (lambda path, weights: torch.save(torch.zeros(3), path), "cannot be read"),
+    (lambda path, weights: torch.save(7, path), "something else than plain tensors"),
+    (lambda path, weights: torch.save({**weights, "step": 7}, path), "something else than plain tensors"),
+    (lambda path, weights: torch.save({**weights, 7: torch.zeros(1)}, path), "something else than plain tensors"),
+    (lambda path, weights: torch.save([[]], path), "something else than plain tensors"),
+])
+def test_files_of_something_else_than_their_own_tensors_are_refused(copy, save, message):
+    weights = safetensors.torch.load_file(unet_file(copy))
+    unet_file(copy).unlink()
+    save(copy / "unet" / "diffusion_pytorch_model.bin", weights)
+
+    def load():
+        with pytest.raises(ValueError, match=f"diffusion_pytorch_model.bin .*{message}.*ownload"):
+            loading.load_model(str(copy))
+
+    assert most_memory(load) < 100 * MIB
+
+
+@pytest.mark.parametrize("schedule", ["squaredcos_cap_v2", "sigmoid", 7])
+def test_a_noise_schedule_that_the_host_lacks_is_refused_with_those_that_it_has(copy, schedule):
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": schedule}))
+    with pytest.raises(ValueError, match="is not supported. Expected beta_schedule one of linear, scaled_linear and"):
+        loading.load_model(str(copy))
 
 
 def test_an_unknown_noise_schedule_is_refused(copy):

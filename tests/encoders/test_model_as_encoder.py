@@ -5,6 +5,7 @@ import comfy.model_patcher
 import comfy.supported_models
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from harness.workbench import apply_parts, encode, golden_parts, noise, picture, random_unet, rel, run, sample
 from parts2whole.pictures.part import LabelledPart, make_part
 
@@ -93,6 +94,18 @@ def test_only_sdxl_sees_the_pooled_label(model, checkpoint):
         for each in (one, other)
     )
     assert rel(a, b) > 1e-3 if model.model.adm_channels else torch.equal(a, b)
+
+
+def test_sdxl_is_told_the_size_of_the_frame(model, checkpoint):
+    """After the pooled text, its height comes first."""
+    if not model.model.adm_channels:
+        return
+    seen = []
+    hook = model.model.diffusion_model.label_emb.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    encode(checkpoint._replace(appearance_encoder=run("Parts2WholeModelAsEncoder", model=model)), parts(1), 64, 128)
+    hook.remove()
+    sizes = seen[0][:, 16:].unflatten(1, (6, 256))
+    assert torch.equal(sizes[:, :2], timestep_embedding(torch.tensor([128, 64]), 256)[None])
 
 
 def test_an_appearance_of_another_architecture_is_refused(model, checkpoint):

@@ -1,7 +1,11 @@
 """Encoded appearances in files."""
 
+import json
+
+import comfy.utils
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from harness.workbench import apply_parts, run, with_lora
 from parts2whole.encoders.fingerprint import fingerprint
 from safetensors.torch import save_file
@@ -58,6 +62,16 @@ def test_fingerprints_tell_models_noise_levels_and_loras_apart_and_nothing_else(
     assert len({encoder.fingerprint for encoder in encoders}) == 5
 
 
+def test_a_fingerprint_looks_at_all_of_a_weight():
+    layer = torch.nn.Linear(32, 32)
+    patcher = ModelPatcher(layer, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+    seen = {fingerprint(patcher)}
+    for quarter in layer.weight.view(4, -1):
+        quarter += 1
+        seen.add(fingerprint(patcher))
+    assert len(seen) == 5
+
+
 def test_other_files_are_refused_with_words(wardrobe, appearance):
     wardrobe.mkdir()
     save_file({"weight": torch.zeros(1)}, wardrobe / "checkpoint.safetensors")
@@ -86,6 +100,16 @@ def test_names_outside_the_wardrobe_are_none(wardrobe, appearance):
         assert "No appearance" in Parts2WholeLoadAppearance.validate_inputs(file=name)
 
 
+@pytest.mark.parametrize("version", [0, 2])
+def test_another_format_is_refused(wardrobe, appearance, version):
+    save(appearance)
+    tensors, metadata = comfy.utils.load_torch_file(str(wardrobe / "outfit_00001_.safetensors"), return_metadata=True)
+    ((key, described),) = metadata.items()
+    save_file(tensors, wardrobe / "other.safetensors", {key: json.dumps({**json.loads(described), "version": version})})
+    with pytest.raises(ValueError, match=f"it has format {version}, and this pack reads 1"):
+        load("other.safetensors")
+
+
 def test_a_file_that_lacks_a_tensor_is_refused(wardrobe, appearance):
     from safetensors import safe_open
     from safetensors.torch import load_file
@@ -99,6 +123,75 @@ def test_a_file_that_lacks_a_tensor_is_refused(wardrobe, appearance):
     save_file(tensors, wardrobe / "less.safetensors", metadata=metadata)
     with pytest.raises(ValueError, match="cannot be read .'0.middle.0.0'"):
         load("less.safetensors")
+
+
+def rewritten(wardrobe, change):
+    """A saved appearance, with its tensors and its description changed."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    path = wardrobe / "outfit_00001_.safetensors"
+    with safe_open(path, "pt") as file:
+        described = json.loads(file.metadata()["parts2whole_appearance"])
+    tensors = load_file(path)
+    described = change(described, tensors) or described
+    save_file(tensors, wardrobe / "changed.safetensors", metadata={"parts2whole_appearance": json.dumps(described)})
+
+
+def reference(**values):
+    return lambda described, tensors: described["references"][0].update(values)
+
+
+def bank(tensor):
+    return lambda described, tensors: tensors.update({"0.middle.0.0": tensor})
+
+
+def removed(**counts):
+    return lambda described, tensors: described["references"][0]["removed"].update(counts)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda described, tensors: [described], "its description is a list"),
+    (lambda described, tensors: {"version": 1}, "its list of references is a NoneType"),
+    (lambda described, tensors: {"version": [1]}, "it has format"),
+    (lambda described, tensors: {**described, "references": []}, "it has 0 references"),
+    (lambda described, tensors: {**described, "references": described["references"][:1] * 1000}, "it has 1000 references"),
+    (lambda described, tensors: {**described, "references": ["face"]}, "its reference 0 is a str"),
+    (reference(label=7), "its label of reference 0 is a int"), (reference(label="x" * 10**6), "has 1000000 characters"),
+    (reference(label=" "), "its label"), (reference(context_channels="32"), "its context_channels"),
+    (reference(context_channels=True), "its context_channels"), (reference(encoder=None), "its encoder of reference 0"),
+    (reference(vae=[]), "its vae"), (reference(text=3), "its text"), (reference(frame=[128, 192]), "its frame"),
+    (reference(frame="128x192"), "its frame"), (reference(frame=[128, 10**12, "pad"]), "its height"),
+    (reference(frame=[1, 1, "pad"]), "tokens, in a frame of 1x1 pixels"),
+    (reference(removed={}), "has no features"), (reference(removed=[]), "its counts"),
+    (removed(**{"middle.0.0": -1}), "its count of removed tokens"), (removed(**{"middle.0.0": 1.5}), "its count of removed tokens"),
+    (removed(**{"middle.0.0": 10**7}), "tokens, in a frame of"),
+    (removed(**{"middle.0.1": 0}), "'0.middle.0.1' is missing"), (removed(**{"../../x": 0}), "is missing"),
+    (lambda described, tensors: (tensors.update({"0.aside.0.0": torch.ones(1, 4)}), removed(**{"aside.0.0": 0})(described, {}))[1],
+     "name no block: 'aside.0.0'"),
+    (bank(torch.ones(1, 2, 3)), "float32 of shape .1, 2, 3."), (bank(torch.ones(6, 4, dtype=torch.int64)), "int64 of shape"),
+    (bank(torch.full((6, 4), torch.nan)), "NaN or infinite"), (bank(torch.full((6, 4), torch.inf).half()), "NaN or infinite"),
+    (bank(torch.ones(6, 0)), "expected floats of shape"),
+])
+def test_a_strangers_file_is_refused_with_words(wardrobe, appearance, change, message):
+    save(appearance)
+    rewritten(wardrobe, change)
+    with pytest.raises(ValueError, match=f"^wardrobe/changed.safetensors cannot be read .*{message}"):
+        load("changed.safetensors")
+
+
+def test_what_is_shown_of_a_saved_file_is_its_path_in_the_output_folder(wardrobe, appearance):
+    from parts2whole.nodes.wardrobe import Parts2WholeSaveAppearance
+
+    shown = Parts2WholeSaveAppearance.execute(appearance=appearance, filename_prefix="wardrobe/outfit").ui["text"]
+    assert shown == ("wardrobe/outfit_00001_.safetensors",)
+
+
+def test_a_planted_link_is_not_written_through(wardrobe, appearance, tmp_path):
+    wardrobe.mkdir()
+    (wardrobe / "outfit_00001_.safetensors.part").symlink_to(tmp_path / "victim")
+    save(appearance)
+    assert not (tmp_path / "victim").exists()
 
 
 def test_the_same_reference_twice(wardrobe, appearance):

@@ -16,10 +16,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness.host import ROOT
+
 sys.path.append(str(ROOT / "workflows" / "api"))
 
-from comfy_client import Comfy, ServerGone  # noqa: E402
+from comfy_client import Comfy, ServerGone
 
 FOLDERS = ("models/parts2whole", "input", "output", "temp", "user", "custom_nodes")
 

@@ -8,8 +8,7 @@ import comfy.sd
 import comfy.supported_models
 import numpy as np
 import torch
-from conftest import GOLDEN
-from harness.host import call_node
+from harness.host import GOLDEN, call_node
 from PIL import Image
 from safetensors.torch import load_file
 

@@ -4,8 +4,7 @@ import json
 import os
 
 import pytest
-from conftest import ROOT
-from test_schema import NODES
+from harness.host import ROOT, our_nodes
 
 LANGUAGES = sorted(path.name for path in (ROOT / "locales").iterdir())
 
@@ -28,7 +27,7 @@ def described(node) -> dict:
     return {"display_name": schema.display_name, "description": schema.description, "inputs": inputs, "outputs": outputs}
 
 
-ENGLISH = {id: described(node) for id, node in sorted(NODES.items())}
+ENGLISH = {id: described(node) for id, node in sorted(our_nodes().items())}
 
 
 def keys(value, path=()):

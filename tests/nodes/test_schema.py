@@ -5,12 +5,12 @@ import os
 import re
 from pathlib import Path
 
-import nodes as host_nodes
+import parts2whole
 import pytest
-from conftest import PACK, ROOT
+from harness.host import ROOT, our_nodes
 
 SNAPSHOT = Path(__file__).with_name("schema.json")
-NODES = {id: node for id, node in host_nodes.NODE_CLASS_MAPPINGS.items() if id.startswith("Parts2Whole")}
+NODES = our_nodes()
 
 
 def describe(node) -> dict:
@@ -38,7 +38,7 @@ def test_the_schemas_are_as_published():
 
 def test_only_the_v3_entry_point_is_exported():
     """The host would take NODE_CLASS_MAPPINGS instead, without a word."""
-    assert not hasattr(PACK, "NODE_CLASS_MAPPINGS") and PACK.WEB_DIRECTORY == "./web"
+    assert not hasattr(parts2whole, "NODE_CLASS_MAPPINGS") and parts2whole.WEB_DIRECTORY == "./web"
 
 
 @pytest.mark.parametrize("node", NODES.values(), ids=NODES)

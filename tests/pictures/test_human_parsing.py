@@ -1,6 +1,7 @@
 """From a photograph to six parts: by a small SegFormer with random weights, from its saved files, and by drawn label maps."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -120,6 +121,104 @@ def test_files_that_are_damaged_or_missing_or_of_another_kind(parser, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="does not parse clothes: its classes are building-0"):
         parse_photo(image, str(tmp_path))
+
+
+@pytest.fixture
+def copy(parser, tmp_path):
+    """A copy of the parser that a test may break."""
+    for file in parser.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def refused(folder, message):
+    with pytest.raises(ValueError, match=message):
+        parse_photo(torch.rand(1, 32, 32, 3), str(folder))
+
+
+def change(folder, file="config.json", **values):
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """Addresses that this process asked for."""
+    asked = []
+
+    def seen(event, arguments):
+        if event in ("socket.connect", "socket.getaddrinfo"):
+            asked.append(arguments)
+
+    sys.addaudithook(seen)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    return asked
+
+
+@pytest.mark.parametrize("values", [
+    {"model_type": "upernet", "backbone": "stranger/backbone", "use_pretrained_backbone": True, "backbone_config": None},
+    {"model_type": None}, {"model_type": ["segformer"]},
+], ids=str)
+def test_a_configuration_of_another_architecture_is_not_followed(copy, network, values):
+    change(copy, **values)
+    refused(copy, "config.json: model_type is .*, expected 'segformer'")
+    assert not network
+
+
+def test_the_configuration_chooses_no_code(copy, parser, network):
+    """Attention of another repository, code, quantization and adapters are not read."""
+    for name in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
+        change(copy, **{name: "stranger/attention"})
+    change(copy, auto_map={"AutoConfig": "stranger/code--module.Class"}, quantization_config={"quant_method": "gptq", "bits": 4})
+    (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "stranger/base", "peft_type": "LORA"}))
+    image = torch.rand(1, 32, 32, 3)
+    assert torch.equal(parse_photo(image, str(copy))[0], parse_photo(image, str(parser))[0])
+    assert not network
+
+
+def test_missing_tensors_are_named_and_counted(copy):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias", "batch_norm.weight"):
+        less = {key: value for key, value in weights.items() if key != f"decode_head.{name}"}
+        save_file(less, copy / "model.safetensors")
+        refused(copy, f"model.safetensors lacks 1 tensors: decode_head.{name}.*download the folder again")
+
+
+def test_pickles_are_not_read(copy):
+    from safetensors.torch import load_file
+
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    refused(copy, "model.safetensors is missing")
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"hidden_sizes": [12, 12, 12, 4000]}, "hidden_sizes is .*, but the weights beside it are made for"),
+    ({"hidden_sizes": [12, 12, 12, 10**9]}, "hidden_sizes is .*, expected 4 whole numbers from 1 to"),
+    ({"depths": [1, 1, 1, 10**9]}, "depths is"),
+    ({"depths": [1, 1, 1, 60]}, "lacks 59 tensors: segformer.encoder.block.3.1.mlp"),
+    ({"num_encoder_blocks": 10**9}, "num_encoder_blocks is 1000000000"),
+    ({"decoder_hidden_size": 4000}, "decoder_hidden_size is 4000, but the weights"),
+    ({"mlp_ratios": [4, 4, 4, 16]}, "mlp_ratios is"), ({"sr_ratios": [8, 4, 2, 64]}, "lacks 1 tensors: .*sr.weight"),
+    ({"num_attention_heads": [1, 1, 1, 5]}, "no multiples of num_attention_heads"),
+    ({"strides": [0, 2, 2, 2]}, "strides is"), ({"hidden_act": "stranger"}, "hidden_act is not one of"),
+    ({"id2label": {"0": "face"}}, "names 1 classes, the weights have 18"), ({"id2label": [1]}, "id2label"),
+    ({"layer_norm_eps": "x"}, "layer_norm_eps"),
+], ids=str)
+def test_a_configuration_that_does_not_fit_the_weights_is_refused(copy, values, message):
+    change(copy, **values)
+    refused(copy, message)
+
+
+@pytest.mark.parametrize("values", [
+    {"size": {"height": 10**6, "width": 64}}, {"size": {"longest_edge": 64}}, {"size": None}, {"image_std": [0, 0, 0]},
+    {"image_mean": [0.5]}, {"resample": 77},
+], ids=str)
+def test_processing_that_cannot_be_done_is_refused(copy, values):
+    change(copy, "preprocessor_config.json", **values)
+    refused(copy, f"preprocessor_config.json: {'(height|width)' if 'size' in values else next(iter(values))} is")
 
 
 def test_every_class_belongs_to_one_label_or_none():

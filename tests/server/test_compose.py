@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
-from conftest import ROOT
+from harness.host import ROOT
 
 API = ROOT / "workflows" / "api"
 sys.path.append(str(API))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from harness.host import ROOT
 
 sys.path.append(str(ROOT / "workflows" / "api"))
 

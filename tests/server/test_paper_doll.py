@@ -14,7 +14,7 @@ import aiohttp
 import numpy as np
 import pytest
 from aiohttp import web
-from conftest import ROOT
+from harness.host import ROOT
 from harness.published import publish
 from harness.server import ComfyServer
 from PIL import Image

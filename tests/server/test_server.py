@@ -7,7 +7,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, ROOT
+from harness.host import GOLDEN, ROOT
 from harness.server import ComfyServer
 from PIL import Image
 

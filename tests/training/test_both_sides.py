@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 
 from training.config import TrainConfig, load_config
 from training.model import Parts2Whole, encode_batch
 from training.networks import build_networks, save_networks
-from training.paper_dolls import evaluate
+from training.paper_dolls import drawer
+from training.paper_dolls.evaluate import evaluate
 from training.paper_dolls.pairs import HEIGHT, WIDTH, Pair, PaperDolls
+from training.paper_dolls.rows import CONDITIONS, figures, labels_of
 from training.preview import sample_latents
 from training.train import Encoded, collate
 
@@ -83,18 +85,18 @@ def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, index):
 
 def test_every_condition_of_the_evaluation_draws(monkeypatch, capsys):
     """One figure and two steps: what is left out makes another picture."""
-    monkeypatch.setattr(evaluate, "STEPS", 2)
-    drawer = evaluate.Drawer("paper_doll")
-    (pair,) = evaluate.figures(1, wears_all=True)
-    references = [pair.reference(label) for label in evaluate.labels_of(pair, 3)]
+    monkeypatch.setattr(drawer, "STEPS", 2)
+    shipped = drawer.Drawer("paper_doll")
+    (pair,) = figures(1, wears_all=True)
+    references = [pair.reference(label) for label in labels_of(pair, 3)]
     pictures = {
-        condition.name: drawer.draw(pair, references[:condition.references], condition, seed=1) for condition in evaluate.CONDITIONS
+        condition.name: shipped.draw(pair, references[:condition.references], condition, seed=1) for condition in CONDITIONS
     }
     assert all(picture.shape == (HEIGHT, WIDTH, 3) for picture in pictures.values())
     alike = {"3 references", "4 references", "6 references, other figures"}  # only three are given here
     assert len({picture.tobytes() for name, picture in pictures.items() if name not in alike}) == len(pictures) - 3
 
-    result = evaluate.evaluate(drawer, count=1, swaps=1)
-    assert set(result["rows"]) >= {condition.name for condition in evaluate.CONDITIONS} | {"mean colour", "the true picture"}
+    result = evaluate(shipped, count=1, swaps=1)
+    assert set(result["rows"]) >= {condition.name for condition in CONDITIONS} | {"mean colour", "the true picture"}
     assert result["rows"]["the true picture"]["colour"] < result["rows"]["3 references"]["colour"]
     assert "swap locality" in capsys.readouterr().out

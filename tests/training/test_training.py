@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import ROOT
+from harness.host import ROOT
 from harness.workbench import run
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -79,18 +79,6 @@ def predict(model, batch, references=True, images=True):
     )
     tokens = model.embed_images(batch.images, batch.of, [not images] * len(batch.of))
     return model.denoise(noise, torch.tensor(500), text, tokens, model.pose_guider(batch.poses), shared if references else None)
-
-
-def test_the_releases_settings_are_the_defaults():
-    config = load_config(TrainConfig, CONFIGS / "sd15.yaml")
-    assert (config.loop.batch_size, config.loop.learning_rate, config.loop.steps) == (8, 2e-5, 30_000)
-    assert (config.loop.mixed_precision, config.loop.learning_rate_schedule) == ("fp16", "constant")
-    assert (config.data.width, config.data.height, config.noises) == (512, 512, 1)
-    dropout = config.dropout
-    assert (dropout.caption_and_images, dropout.pose, dropout.all_references, dropout.each_reference) == (0.1, 0.2, 0.2, 0.2)
-    assert (dropout.everything, dropout.empty_caption) == (0.0, False)
-    assert not config.train_text_encoder and not config.train_image_encoder and config.hints == 0
-    assert config.new["scheduler"]["beta_schedule"] == "linear" and config.loop.gradient_checkpointing
 
 
 def test_the_samples_of_a_step_depend_on_the_step_alone():

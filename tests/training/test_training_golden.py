@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import GOLDEN, ROOT
+from harness.host import GOLDEN, ROOT
 from harness.workbench import REFERENCES, golden, rel
 
 from training.config import TrainConfig, load_config

@@ -4,7 +4,7 @@ import json
 
 import nodes as host_nodes
 import pytest
-from conftest import ROOT, load_core_nodes
+from harness.host import ROOT, load_core_nodes
 
 load_core_nodes("nodes_primitive")
 

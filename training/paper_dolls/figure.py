@@ -26,6 +26,7 @@ SHAPES = {
     WHOLE: ("a short dress", "a long dress", "an open coat"),
     SHOES: ("low shoes", "boots"),
 }
+MOUTH = (0.75, 0.25, 0.25)
 # Light colours, which a caption can name.
 BACKGROUNDS = {
     "white": (0.96, 0.96, 0.95), "grey": (0.74, 0.75, 0.77), "pink": (0.98, 0.80, 0.85), "yellow": (0.98, 0.93, 0.67),

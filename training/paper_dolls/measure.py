@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from .figure import FACE, LOWER, PATTERNS, UPPER, WHOLE, Background, Doll, View, Wear
+from .figure import FACE, LOWER, MOUTH, PATTERNS, UPPER, WHOLE, Background, Doll, View, Wear
 from .pattern import PATTERN_PERIOD, pattern_amount
 
 PATTERNED = (UPPER, LOWER, WHOLE)
@@ -16,7 +16,6 @@ SMALLEST_REGION, SMALLEST_PATTERN = 40, 200
 PLAIN_SPREAD, FIGURE_DISTANCE = 9.0, 12.0
 # The correlation that a pattern must have at least.
 LIKE = 0.5
-MOUTH = (0.75, 0.25, 0.25)
 
 
 def seen(region: np.ndarray) -> np.ndarray:

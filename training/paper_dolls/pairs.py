@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ..dataset import ReferencePicture, Sample
-from .draw import Drawing, draw_doll
+from .canvas import Drawing
+from .draw import draw_doll
 from .figure import Doll, View, Wear, random_doll
 from .pose import draw_pose
 

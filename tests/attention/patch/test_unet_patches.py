@@ -121,5 +121,5 @@ def test_regions_of_another_number_of_tokens_are_refused():
     patch = ShareReferences(
         join_references([group]).widened(1), 1, batch_of(options, (True,), 1, (4, 4)), (torch.ones(1, 1, 4, 4),)
     )
-    with pytest.raises(ValueError, match=r"gives the self-attention \[4, 4\] rows and tokens where the latent has \[1, 16\]"):
+    with pytest.raises(ValueError, match="gives the self-attention 4 tokens in 4 rows where the layer has 16 in 1"):
         patch(*torch.randn(3, 4, 4, 8), options)

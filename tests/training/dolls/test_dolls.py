@@ -1,0 +1,162 @@
+"""The dolls: the same on every machine, true about their regions, and told apart by what is measured."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+
+from training.config import DataConfig
+from training.dataset import PartsDataset, open_dataset
+from training.dolls.figure import FACE, HEADWEAR, LABELS, PATTERNS, SHAPES
+from training.dolls.measure import (
+    PATTERNED,
+    SMALLEST_PATTERN,
+    SMALLEST_REGION,
+    colour_error,
+    find_features,
+    find_figure,
+    find_pattern,
+    overlap,
+    palette,
+    seen,
+)
+from training.dolls.pairs import Dolls, Pair, write
+
+PAIRS = [Pair(7, i) for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    return [pair.drawing for pair in PAIRS]
+
+
+def parts(drawings):
+    for pair, drawing in zip(PAIRS, drawings):
+        for label, wear in pair.doll.wears.items():
+            yield pair, drawing, label, wear, seen(drawing.regions[label])
+
+
+def test_everything_depends_on_seed_and_index_alone():
+    a, b = Dolls(4, seed=3)[2], Dolls(9, seed=3)[2]
+    assert a.caption == b.caption
+    assert a.target.size == (256, 384)
+    for one, other in ((a.target, b.target), (a.pose, b.pose), (a.references[0].image, b.references[0].image)):
+        assert one.tobytes() == other.tobytes()
+    assert a.target.tobytes() != Pair(3, 1).drawing.image.tobytes()
+    assert a.target.tobytes() != Pair(4, 2).drawing.image.tobytes()
+
+
+def test_the_configuration_names_them_and_they_end():
+    dolls = open_dataset(DataConfig(dolls=4, seed=3, width=256, height=384))
+    assert isinstance(dolls, Dolls) and len(dolls) == 4
+    with pytest.raises(IndexError):
+        dolls[4]
+
+
+def test_regions_cover_the_figure_once(drawings):
+    for drawing in drawings:
+        total = sum(drawing.regions.values())
+        assert total.max() < 1.001
+        assert (total <= drawing.figure + 1e-3).all()
+
+
+def test_all_labels_shapes_and_patterns_appear():
+    dolls = [Pair(7, i).doll for i in range(400)]
+    worn = [(label, wear) for doll in dolls for label, wear in doll.wears.items()]
+    assert {label for label, _ in worn} == set(LABELS)
+    assert {wear.pattern for _, wear in worn} == set(PATTERNS) and len(PATTERNS) == 6
+    assert {(label, wear.shape) for label, wear in worn} == {(label, shape) for label in LABELS for shape in SHAPES[label]}
+    assert any(len(doll.wears) == 6 for doll in dolls)
+
+
+def test_regions_have_the_parts_colours_patterns_and_features(drawings):
+    for pair, drawing, label, wear, region in parts(drawings):
+        if region.sum() >= SMALLEST_REGION:
+            assert colour_error(drawing.image, region, palette(label, wear)) < 5, (pair.index, label)  # edges and folds
+        if label in PATTERNED and region.sum() >= SMALLEST_PATTERN:
+            assert find_pattern(drawing.image, region, pair.doll, pair.view) == wear.pattern
+    for pair, drawing in zip(PAIRS, drawings):
+        features = find_features(drawing.image, pair.doll, pair.view, drawing.regions[FACE])
+        assert "mouth" in features and all(features.values())
+
+
+def test_every_pattern_is_found_on_every_garment():
+    for pair, pattern in product(PAIRS[:4], PATTERNS):
+        for label in set(PATTERNED) & set(pair.doll.wears):
+            wear = pair.doll.wears[label]
+            colours = ((0.9, 0.2, 0.2), (0.1, 0.2, 0.5))
+            colours = colours[:1] * 2 if pattern == "plain" else colours
+            other = pair.with_wear(label, wear._replace(pattern=pattern, colours=colours))
+            drawing = other.drawing
+            region = seen(drawing.regions[label])
+            if region.sum() >= SMALLEST_PATTERN:
+                assert find_pattern(drawing.image, region, other.doll, other.view) == pattern, (pair.index, wear.shape)
+
+
+def test_measures_tell_a_wrong_picture(drawings):
+    """What is measured on true pictures must not be good on those of other figures."""
+    others = {pair.index: other.image for pair, other in zip(PAIRS, drawings[1:] + drawings[:1])}
+    errors = [
+        colour_error(others[pair.index], region, palette(label, wear))
+        for pair, _, label, wear, region in parts(drawings) if region.sum() >= SMALLEST_REGION
+    ]
+    assert np.mean(errors) > 12
+    found = [find_figure(drawing.image, pair.doll.background) for pair, drawing in zip(PAIRS, drawings)]
+    assert np.mean([overlap(a, drawing.figure > 0.5) for a, drawing in zip(found, drawings)]) > 0.95
+    assert np.mean([overlap(a, drawing.figure > 0.5) for a, drawing in zip(found, drawings[1:])]) < 0.8
+
+
+def test_a_face_without_features_or_with_other_eyes_is_told(drawings):
+    for pair, drawing in zip(PAIRS[:4], drawings):
+        wear = pair.doll.wears[FACE]
+        blank = drawing.image.copy()
+        blank[drawing.regions[FACE] > 0.5] = np.array(wear.colours[0]) * 255
+        assert not any(find_features(blank, pair.doll, pair.view, drawing.regions[FACE]).values())
+        other = pair.with_wear(FACE, wear._replace(colours=(wear.colours[0], (0.9, 0.8, 0.1))))
+        found = find_features(drawing.image, other.doll, other.view, drawing.regions[FACE])
+        assert found["mouth"] and not found.get("left eye") and not found.get("right eye")
+
+
+def test_references_show_the_same_part_on_another_figure():
+    for pair in PAIRS[:3]:
+        for label, wear in pair.doll.wears.items():
+            reference = pair.reference(label)
+            mask = seen(np.asarray(reference.mask) / 255)
+            assert reference.image.tobytes() != pair.drawing.image.tobytes()
+            assert colour_error(np.asarray(reference.image), mask, palette(label, wear)) < 5
+        assert pair.reference(label, take=1).image.tobytes() != pair.reference(label).image.tobytes()
+
+
+def test_a_hat_shows_the_hair_under_it():
+    hats = [Pair(7, i) for i in range(60) if Pair(7, i).doll.wears[LABELS[1]].shape in HEADWEAR]
+    assert {pair.doll.wears[LABELS[1]].shape for pair in hats} == set(HEADWEAR)
+    for pair in hats[:4]:
+        wear = pair.doll.wears[LABELS[1]]
+        green = pair.with_wear(LABELS[1], wear._replace(colours=(wear.colours[0], (0.0, 1.0, 0.0))))
+        region = pair.drawing.regions[LABELS[1]] > 0.9
+        assert (green.drawing.image[region] == (0, 255, 0)).all(-1).any()
+
+
+def test_the_pose_is_raw_iuv():
+    pose = PAIRS[0].pose
+    assert set(np.unique(pose[..., 2])) <= set(range(25))
+    body = pose[..., 2] > 0
+    assert 0.05 < body.mean() < 0.4
+    assert len(np.unique(pose[..., 0][body])) > 100  # U and V are smooth
+    assert (pose[~body] == 0).all()
+    figure = PAIRS[0].drawing.figure > 0.5
+    assert (body & figure).sum() > 0.95 * body.sum()
+
+
+def test_written_and_read_again(tmp_path):
+    dolls = Dolls(2, seed=5)
+    write(dolls, tmp_path)
+    row = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    assert row["target_id"] != row["reference_id"]
+    read = PartsDataset(tmp_path / "train.jsonl")
+    for sample, again in zip(dolls, (read[i] for i in range(2))):
+        assert again.caption == sample.caption
+        assert again.pose.tobytes() == sample.pose.tobytes()
+        assert [reference.label for reference in again.references] == [reference.label for reference in sample.references]
+        assert np.abs(np.asarray(again.target, float) - np.asarray(sample.target, float)).mean() < 3

@@ -1,0 +1,105 @@
+"""A U-Net whose finest level has no attention: trained, saved and loaded by the nodes, it gives the same on both sides."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from diffusers import AutoencoderKL
+from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
+from parts2whole.attention.patch.host import block_levels
+
+from training.config import TrainConfig, VaeConfig, load_config
+from training.dataset import open_dataset
+from training.dolls.pairs import Pair
+from training.model import Parts2Whole, encode_batch
+from training.networks import build_networks, save_networks
+from training.preview import sample_latents
+from training.train import Encoded, Step, collate
+from training.train_vae import save_vae
+
+CONFIGS = ROOT / "training" / "configs"
+SEED, WIDTH, HEIGHT = 3, 64, 96
+SMALL = ("data.dolls=2", f"data.seed={SEED}", f"data.width={WIDTH}", f"data.height={HEIGHT}")
+
+
+@pytest.fixture(scope="module")
+def vae_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    config = load_config(VaeConfig, CONFIGS / "doll_vae.yaml", list(SMALL))
+    torch.manual_seed(0)
+    save_vae(AutoencoderKL.from_pretrained(ROOT / config.start), open_dataset(config.data), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def diffusers_side(vae_folder):
+    config = load_config(TrainConfig, CONFIGS / "doll.yaml", [
+        *SMALL, "data.cache_latents=false", "data.cut_out=0", f"pretrained={vae_folder}",
+        f"new.tokenizer={ROOT / 'tests' / 'golden' / 'checkpoint' / 'tokenizer'}",
+    ])
+    with torch.inference_mode(False):
+        networks = build_networks(config)
+    return Parts2Whole(networks, config).eval(), Encoded(open_dataset(config.data), networks, config)
+
+
+@pytest.fixture(scope="module")
+def nodes_side(folders, diffusers_side, tmp_path_factory):
+    from parts2whole.encoders.checkpoint.load import Checkpoint
+
+    folder = tmp_path_factory.mktemp("saved") / "checkpoint"
+    save_networks(diffusers_side[1].networks, folder, torch.float32)
+    link = folders / "models" / "parts2whole" / "plain_finest_level"
+    link.symlink_to(folder)
+    yield Checkpoint(*run("Parts2WholeLoader", checkpoint="plain_finest_level"))
+    link.unlink()
+
+
+def image(picture):
+    return torch.from_numpy(np.array(picture).astype(np.float32) / 255)[None]
+
+
+def test_the_nodes_find_attention_on_the_coarser_levels(nodes_side):
+    levels = block_levels(nodes_side.model.model.diffusion_model)
+    assert sorted(set(levels.values())) == [1, 2]
+    assert set(block_levels(nodes_side.appearance_encoder.patcher.model.diffusion_model)) == set(levels)
+
+
+def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, vae_folder):
+    model, encoded = diffusers_side
+    batch = encode_batch(encoded.networks.vae, collate([encoded[0]]))
+    noise = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(0))
+    expected = sample_latents(model, batch, noise, steps=4, guidance=2.0)
+    without = sample_latents(model, batch._replace(labels=batch.labels[:0]), noise, steps=4, guidance=2.0)
+    assert rel(without, expected) > 1e-2
+
+    pair = Pair(SEED, 0, WIDTH, HEIGHT)
+    parts = run("Parts2WholeEncodeLabels", clip=nodes_side.clip, parts={
+        f"part{i}": run("Parts2WholeMakePart", image=image(r.image), label=r.label, mask=image(r.mask))
+        for i, r in enumerate(pair.reference(label) for label in pair.doll.wears)
+    })
+    appearance = run(
+        "Parts2WholeEncodeAppearance", appearance_encoder=nodes_side.appearance_encoder, vae=nodes_side.vae, parts=parts,
+        width=WIDTH, height=HEIGHT,
+    )
+    patched = apply_pose(apply_parts(nodes_side.model, appearance), nodes_side.pose_guider, image(pair.pose))
+    patched = apply_image_attention(patched, nodes_side, parts)
+    sigmas = run("Parts2WholeSigmas", model=patched, steps=4, denoise=1.0)
+    scale = json.loads((vae_folder / "vae" / "config.json").read_text())["scaling_factor"]
+    latents = sample(
+        patched, nodes_side.clip, {"samples": noise * (1 + sigmas[0] ** 2) ** 0.5 / scale}, sampler="ddim", cfg=2.0, sigmas=sigmas,
+        positive=text(nodes_side.clip, pair.doll.caption),
+    )
+    assert rel(latents * scale / (1 + sigmas[-1] ** 2) ** 0.5, expected) <= 1e-3
+
+
+def test_a_training_step_teaches_both_unets(diffusers_side):
+    _, encoded = diffusers_side
+    with torch.inference_mode(False), torch.enable_grad():
+        step = Step(encoded.networks, encoded.config).train()
+        losses = step(collate([encoded[0], encoded[1]]), torch.Generator().manual_seed(1))
+        losses["loss"].backward()
+        assert losses["looking"] > 0 and losses["reading"] > 0
+        for unet in (step.model.unet, step.model.reference_unet):
+            assert unet.conv_in.weight.grad.abs().sum() > 0

@@ -1,0 +1,41 @@
+"""The patterns of clothes and backgrounds, as seen in a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .body import Frame, View
+
+PATTERN_PERIOD = 0.085  # of the figure's height
+
+
+def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, frame: Frame) -> np.ndarray:
+    """How much of its second colour a pattern shows at the given pixels, in 0..1.
+
+    frame: where on the figure the pattern begins, and its direction
+    """
+    period = PATTERN_PERIOD * view.scale
+    origin = view.offset + view.scale * frame.origin
+    x, y = (x - origin[0]) / period, (y - origin[1]) / period
+    across, along = x * frame.right[0] + y * frame.right[1], x * frame.down[0] + y * frame.down[1]
+
+    def edge(distance: np.ndarray) -> np.ndarray:
+        """Coverage by the second colour, from the distance to its edge in periods."""
+        return (0.5 + distance * period).clip(0, 1)
+
+    if pattern == "stripes":
+        return edge(_wave(along))
+    if pattern == "checks":
+        a, b = edge(_wave(along)), edge(_wave(across))
+        return a * (1 - b) + b * (1 - a)
+    if pattern == "diagonals":
+        return edge(_wave((along + across) * 0.5**0.5))
+    if pattern == "zigzag":
+        turns = 0.8 * np.abs(across - np.floor(across) - 0.5)
+        return edge(_wave(along + turns) * 0.53)
+    return edge(0.32 - np.hypot(along - np.round(along), across - np.round(across)))
+
+
+def _wave(x: np.ndarray) -> np.ndarray:
+    """Signed distance, in periods, to the edges of bands half a period wide, positive within them."""
+    return 0.25 - np.abs(x - np.floor(x) - 0.75)
