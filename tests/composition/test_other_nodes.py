@@ -95,9 +95,29 @@ def tome(model):
     return run("TomePatchModel", model=model, ratio=0.3)
 
 
+def deep_shrink(model):
+    return run(
+        "PatchModelAddDownscale", model=model, block_number=3, downscale_factor=2.0, start_percent=0.0, end_percent=0.6,
+        downscale_after_skip=True, downscale_method="bicubic", upscale_method="bicubic",
+    )
+
+
+def rescale_cfg(model):
+    return run("RescaleCFG", model=model, multiplier=0.7)
+
+
+def cfg_zero_star(model):
+    return run("CFGZeroStar", model=model)
+
+
+def lora_bypass(model):
+    bypassed, _ = comfy.sd.load_bypass_lora_for_models(model, None, lora(model), 1.0, 0.0)
+    return bypassed
+
+
 OTHERS = [
-    with_lora, patch_attn1, patch_attn1_replace, patch_attn1_unhashable, patch_attn2, patch_attn2_replace, patch_outputs, freeu,
-    pag, sag, hypertile, tome,
+    with_lora, lora_bypass, patch_attn1, patch_attn1_replace, patch_attn1_unhashable, patch_attn2, patch_attn2_replace,
+    patch_outputs, freeu, pag, sag, hypertile, tome, deep_shrink, rescale_cfg, cfg_zero_star,
 ]
 
 

@@ -113,9 +113,11 @@ def test_with_pose_and_another_nodes_replacement(checkpoint, appearance, draw):
     assert rel(draw(replaced), draw(model)) < 1e-6
 
 
-def test_hypertile_is_refused_with_words(checkpoint, appearance, draw):
-    model = run("HyperTile", model=checkpoint.model, tile_size=64, swap_size=2, max_depth=0, scale_depth=False)
-    model = apply_parts(model, appearance, region=left())
+@pytest.mark.parametrize("node, options", [
+    ("HyperTile", {"tile_size": 64, "swap_size": 2, "max_depth": 0, "scale_depth": False}), ("TomePatchModel", {"ratio": 0.3}),
+])
+def test_nodes_that_rearrange_tokens_are_refused_with_words(checkpoint, appearance, draw, node, options):
+    model = apply_parts(run(node, model=checkpoint.model, **options), appearance, region=left())
     with pytest.raises(ValueError, match="remove the region of Apply Parts2Whole, or that node"):
         draw(model)
 
