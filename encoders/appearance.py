@@ -36,10 +36,11 @@ class EncodedPart(NamedTuple):
     references: tuple[Reference, ...]
 
     def is_of(self, labelled: LabelledPart, vae, frame: tuple[int, int, str]) -> bool:
-        same_label = torch.equal(self.text_embedding, labelled.text_embedding) and (
-            self.pooled is labelled.pooled is None or torch.equal(self.pooled, labelled.pooled)
+        same_label = torch.equal(self.text_embedding, labelled.text_embedding)
+        same_pooled = self.pooled is labelled.pooled or (
+            self.pooled is not None and labelled.pooled is not None and torch.equal(self.pooled, labelled.pooled)
         )
-        return same_label and self.vae() is vae and self.frame == frame
+        return same_label and same_pooled and self.vae() is vae and self.frame == frame
 
 
 class AppearanceEncoder:
@@ -80,10 +81,10 @@ def encode_appearance(
     """
     frame = width, height, fit
     known = {
-        labelled.part: encoded.references for labelled in parts
+        _key(labelled): encoded.references for labelled in parts
         if (encoded := encoder.encoded.get(labelled.part)) and encoded.is_of(labelled, vae, frame)
     }
-    new = {labelled.part: labelled for labelled in parts if labelled.part not in known}.values()
+    new = {_key(labelled): labelled for labelled in parts if _key(labelled) not in known}.values()
     progress = comfy.utils.ProgressBar(2 * sum(labelled.part.image.shape[0] for labelled in new))
     for labelled in new:
         _check_context(encoder, labelled)
@@ -105,11 +106,16 @@ def encode_appearance(
                 )
             references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1], origin))
             progress.update(1)
-        known[labelled.part] = tuple(references)
+        known[_key(labelled)] = tuple(references)
         encoder.encoded[labelled.part] = EncodedPart(
-            labelled.text_embedding, labelled.pooled, weakref.ref(vae), frame, known[labelled.part]
+            labelled.text_embedding, labelled.pooled, weakref.ref(vae), frame, known[_key(labelled)]
         )
-    return Appearance(tuple(reference for labelled in parts for reference in known[labelled.part]))
+    return Appearance(tuple(reference for labelled in parts for reference in known[_key(labelled)]))
+
+
+def _key(labelled: LabelledPart) -> tuple[Part, int, int]:
+    """One part may come with the embeddings of several text encoders."""
+    return labelled.part, id(labelled.text_embedding), id(labelled.pooled)
 
 
 def _encode_pictures(vae, part: Part, frame: tuple[int, int, str], progress) -> list[tuple[torch.Tensor, torch.Tensor]]:

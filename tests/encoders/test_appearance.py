@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from harness.workbench import encode, picture, run
+from harness.workbench import encode, golden_parts, picture, run
 from parts2whole.encoders import appearance
 
 
@@ -72,3 +72,23 @@ def test_a_part_that_the_host_dropped_is_forgotten(checkpoint):
     del face
     gc.collect()
     assert len(remembered) == before
+
+
+def test_one_part_with_the_labels_of_two_text_encoders_is_encoded_with_each(checkpoint):
+    """As Outfit Grid puts rows and columns together that come from different Encode Part Labels."""
+    (labelled,) = golden_parts(checkpoint.clip, 1)
+    other = labelled._replace(text_embedding=labelled.text_embedding + 1)
+    references = encode(checkpoint, (labelled, other)).references
+    alone = [encode(checkpoint, (each,)).references[0] for each in (labelled, other)]
+    for reference, expected in zip(references, alone):
+        assert reference.origin == expected.origin
+        assert all(torch.equal(bank.tokens, expected.banks[address].tokens) for address, bank in reference.banks.items())
+    assert references[0].origin != references[1].origin
+
+
+def test_a_pooled_text_that_comes_or_goes_is_another(checkpoint):
+    (labelled,) = golden_parts(checkpoint.clip, 1)
+    for pooled in (None, torch.ones(1, 4), None):
+        encode(checkpoint, (labelled._replace(pooled=pooled),))
+        kept = checkpoint.appearance_encoder.encoded[labelled.part].pooled
+        assert kept is pooled
