@@ -22,7 +22,7 @@ from .fingerprint import ONLY_THIS_RUN
 
 SUBFOLDER = "wardrobe"
 METADATA, VERSION = "parts2whole_appearance", 1
-MOST_REFERENCES = 256  # as many as Combine Appearances gives
+MOST_REFERENCES = 4096
 MOST = 1 << 24  # of any number in a file
 
 
