@@ -188,11 +188,14 @@ def _save(weights: dict[str, torch.Tensor], path: Path, dtype: torch.dtype):
 def load_trained(networks: Networks, folder: Path):
     """Puts the weights of a trained checkpoint, ours or the release, into networks built for it.
 
-    raises: RuntimeError for weights that are missing or of another shape
+    raises: FileNotFoundError for a network without a file; RuntimeError for weights that are missing or of another shape
     """
     for name in ("unet", "reference_unet", "pose_guider", "text_encoder", "image_encoder"):
         network = getattr(networks, name)
-        path = sorted((folder / name).glob("*.safetensors"))[0]
+        files = sorted((folder / name).glob("*.safetensors"))
+        if not files:
+            raise FileNotFoundError(f"{folder / name} has no safetensors file: `pretrained` must name a whole checkpoint.")
+        path = files[0]
         weights = {key: value for key, value in load_file(path).items() if not key.endswith("position_ids")}
         if name == "unet":  # the release's .pth is a safetensors file too
             weights |= load_file(next(folder / file for file in IMAGE_ATTENTION_FILES if (folder / file).is_file()))

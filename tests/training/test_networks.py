@@ -1,9 +1,10 @@
 """Networks are built, saved and loaded again."""
 
+import pytest
 import torch
 from harness.toy_training import prepare
 
-from training.networks import VOCABULARY, build_networks, save_networks
+from training.networks import VOCABULARY, build_networks, load_trained, save_networks
 
 pytest_plugins = ["harness.toy_fixtures"]
 
@@ -22,3 +23,8 @@ def test_a_trained_checkpoint_is_gone_on_with(configure, tmp_path):
     for name in ("unet", "reference_unet", "pose_guider", "text_encoder", "image_encoder"):
         one, other = (getattr(x, name).state_dict() for x in (networks, again))
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+
+
+def test_a_network_without_a_file_is_named(toy_networks, tmp_path):
+    with pytest.raises(FileNotFoundError, match="unet has no safetensors file"):
+        load_trained(toy_networks[0], tmp_path)
