@@ -5,6 +5,7 @@ import pickle
 import shutil
 
 import comfy.memory_management
+import comfy.model_base
 import comfy.model_management
 import comfy.utils
 import pytest
@@ -185,6 +186,12 @@ def test_the_noise_schedule_comes_from_the_config(copy, beta_schedule, first_sig
     alphas = (1 - betas).cumprod(0)
     assert torch.allclose(sigmas.double(), ((1 - alphas) / alphas).sqrt(), rtol=1e-5)
     assert abs(float(sigmas[0]) - first_sigma) < 1e-4
+
+
+def test_what_the_model_predicts_comes_from_the_config(copy):
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
+    assert loading.load_model(str(copy)).model.model_type == comfy.model_base.ModelType.V_PREDICTION
 
 
 def test_an_unknown_noise_schedule_is_refused(copy):
