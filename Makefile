@@ -5,6 +5,9 @@ VERSIONS ?= 0.16.3 0.20.1 0.26.0 0.30.0
 
 training = diffusers accelerate omegaconf skimage
 
+# About half of what the tests take.
+half = tests/server tests/training
+
 .PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll
 
 help: ## this list
@@ -13,8 +16,12 @@ help: ## this list
 demo: ## compose a paper doll from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" bench/demo.py
 
-test: ## all tests but the slow ones and those that open the editor
-	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m "not slow"
+test: ## all tests but the slow ones and those that open the editor, in two processes
+	@$(call in_host,pytest $(training)) true || exit 1; \
+	log=$$(mktemp); trap 'kill $$other 2> /dev/null; rm -f "$$log"' EXIT INT; \
+	"$$PYTHON" -m pytest -m "not slow" $(half) > "$$log" 2>&1 & other=$$!; \
+	"$$PYTHON" -m pytest -m "not slow" $(addprefix --ignore=,$(half)); failed=$$?; \
+	wait $$other || failed=1; cat "$$log"; exit $$failed
 
 slow: ## the slow tests: torch.compile, and training in two processes as torch's launcher starts it
 	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m slow --ignore=tests/editor

@@ -113,6 +113,14 @@ def test_latents_of_another_run_are_refused(checkpoint, appearance, draw):
         attribution.maps(latents + 0.1)
 
 
+def test_a_second_run_is_recorded_alone(checkpoint, appearance, draw):
+    model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))
+    draw(model)
+    second = noise(seed=1)
+    expected = recorded(apply_parts(checkpoint.model, appearance), draw, latent=second)[2]
+    assert torch.equal(attribution.maps(draw(model, latent=second)), expected)
+
+
 def test_without_parts_there_is_nothing_to_show(checkpoint, draw):
     model, attribution = run("Parts2WholeRecordAttribution", model=checkpoint.model)
     with pytest.raises(ValueError, match="No attention was recorded.*Connect Apply Parts2Whole"):

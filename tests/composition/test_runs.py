@@ -75,15 +75,6 @@ def test_each_of_two_devices_has_its_own_of_all(checkpoint, everything, draw):
 
 
 @several_gpus
-def test_of_two_poses_each_has_its_own_network_on_each_device(checkpoint, draw):
-    other = run("Parts2WholeLoader", checkpoint="tiny")[5]
-    other.model.conv_out.weight *= 2
-    model = apply_pose(apply_pose(checkpoint.model, checkpoint.pose_guider), other)
-    both, _ = on_two_devices(model)
-    assert rel(draw(both), draw(model)) < 1e-5
-
-
-@several_gpus
 def test_the_attribution_of_conditionings_on_two_devices(checkpoint, appearance, draw):
     positive = [*text(checkpoint.clip, "a person"), *text(checkpoint.clip, "a portrait"), *text(checkpoint.clip, "a photo")]
     model, attribution = run("Parts2WholeRecordAttribution", model=apply_parts(checkpoint.model, appearance))

@@ -5,7 +5,7 @@ import torch
 from harness.workbench import apply_parts, apply_pose, encode, noise, picture, rel, run, text
 
 
-def test_each_numberof_a_batch_equals_the_same_alone(checkpoint, everything, draw):
+def test_each_picture_of_a_batch_equals_the_same_alone(checkpoint, everything, draw):
     latent = noise(batch=3)
     batch = draw(everything(checkpoint.model), latent=latent)
     for i in range(3):
@@ -13,7 +13,7 @@ def test_each_numberof_a_batch_equals_the_same_alone(checkpoint, everything, dra
         assert rel(batch[i:i + 1], alone) < 1e-5
 
 
-def test_a_batch_of_poses_gives_each_numberits_own(checkpoint, draw):
+def test_a_batch_of_poses_gives_each_picture_its_own(checkpoint, draw):
     poses = torch.cat([picture("pose"), picture("pose").flip(2)])
     latent = noise(batch=3)
     batch = draw(apply_pose(checkpoint.model, checkpoint.pose_guider, poses), latent=latent)

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 
 import comfy.memory_management
+import comfy.model_base
 import comfy.model_management
 import comfy.utils
 import pytest
@@ -275,11 +276,10 @@ def test_a_noise_schedule_that_the_host_lacks_is_refused_with_those_that_it_has(
         loading.load_model(str(copy))
 
 
-def test_an_unknown_noise_schedule_is_refused(copy):
+def test_what_the_model_predicts_comes_from_the_config(copy):
     path = copy / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "sigmoid"}))
-    with pytest.raises(ValueError, match="'sigmoid' is not supported. Expected beta_schedule one of linear"):
-        loading.load_model(str(copy))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
+    assert loading.load_model(str(copy)).model.model_type == comfy.model_base.ModelType.V_PREDICTION
 
 
 def test_an_incomplete_folder_does_not_hide_a_complete_one_of_the_same_name(folders):

@@ -43,3 +43,12 @@ def test_six_pictures_have_a_token_each_and_a_seventh_is_refused(checkpoint):
     assert tokens(6).shape == (1, 6, 32) and tokens(6).any(-1).all()
     with pytest.raises(ValueError, match="at most 6 reference pictures, got 7"):
         tokens(7)
+
+
+def test_alpha_is_not_seen(checkpoint):
+    picture = torch.rand(1, 32, 32, 4)
+    with_alpha, without = (
+        image_tokens(checkpoint.clip_vision, (LabelledPart(make_part("face", each), None, None),))
+        for each in (picture, picture[..., :3])
+    )
+    assert torch.equal(with_alpha, without)

@@ -80,6 +80,10 @@ def test_sigmas_are_the_ddim_timesteps_with_the_last_alpha(checkpoint, steps):
     assert checkpoint.model.get_model_object("model_sampling").timestep(sigmas).tolist() == expected
 
 
+def test_no_denoising_takes_no_step(checkpoint):
+    assert len(run("Parts2WholeSigmas", model=checkpoint.model, steps=4, denoise=0.0)) == 0
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_preprocessing(checkpoint, index):
     """The same filter on the same 8 bits as the release: the pictures are equal, not merely close."""
