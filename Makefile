@@ -8,7 +8,7 @@ training = diffusers accelerate omegaconf skimage
 # About half of what the tests take.
 half = tests/server tests/training
 
-.PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll
+.PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll train-doll-vae train-doll
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,3 +56,14 @@ train-paper-doll: ## train the model in models/paper_doll again, from its VAE: t
 		"$$PYTHON" -m torch.distributed.run --standalone --nproc_per_node 2 -m training.train training/configs/paper_doll_$$part.yaml \
 			|| exit 1; \
 	done
+
+# Outside the checkout, so that a training goes on from another one.
+TRAINED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/parts2whole/training
+
+train-doll-vae: ## train the VAE of the next doll on one core, on from where it was broken off; settings by ARGS
+	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
+	"$$PYTHON" -m training.train_vae training/configs/doll_vae.yaml loop.output=$(TRAINED)/doll_vae $(ARGS)
+
+train-doll: ## train the next doll with that VAE on one core, on from where it was broken off: many hours; settings by ARGS
+	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
+	"$$PYTHON" -m training.train training/configs/doll.yaml loop.output=$(TRAINED)/doll pretrained=$(TRAINED)/doll_vae $(ARGS)

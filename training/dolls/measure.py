@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
 import numpy as np
 from scipy.ndimage import binary_erosion
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -10,6 +13,7 @@ from .body import SIDES, View
 from .canvas import Polygon, rasterize
 from .figure import BROWN, EYE_COLOURS, FACE, LIPS, LOWER, PATTERNS, SHOES, UPPER, WHITE, WHOLE, Background, Doll, Wear
 from .head import blush, eye, mouth
+from .pairs import Pair
 from .pattern import PATTERN_PERIOD, pattern_amount
 
 PATTERNED = (UPPER, LOWER, WHOLE)
@@ -19,12 +23,41 @@ SMALLEST_REGION, SMALLEST_PATTERN, SMALLEST_FEATURE = 160, 800, 8
 PLAIN_SHARE, PLAIN_SPREAD = 0.75, 12.0
 # Fewer are enough where no pattern is found: a coat shows its lapels and its inside.
 TRIMMED_SHARE = 0.4
-# In Lab: above it a pixel is not the background's.
-FIGURE_DISTANCE = 12.0
+# In Lab: above it a pixel is not the background's; and below it a feature has its colour.
+FIGURE_DISTANCE, FEATURE_DISTANCE = 12.0, 18.0
 # The correlation that a pattern must have at least.
 LIKE = 0.5
 # In these a pattern does not change along some direction: moves along the spine are enough.
 STRAIGHT = ("stripes", "diagonals")
+
+
+class Measured(NamedTuple):
+    """Means over the parts of some pictures.
+
+    colour: CIEDE2000 from the nearest of the part's colours, so that it says little of a pattern; pattern: share of clothes
+    with the right one; pose: overlap of figures; features: share of eyes and mouths that are where they belong
+    """
+
+    colour: float
+    pattern: float
+    pose: float
+    features: float
+
+
+def measure(pairs: Iterable[Pair], draw: Callable[[Pair], np.ndarray]) -> Measured:
+    """draw: gives the picture of a pair that is looked at, [H, W, 3] uint8"""
+    colours, patterns, poses, features = [], [], [], []
+    for pair in pairs:
+        doll, image, true = pair.doll, draw(pair), pair.drawing
+        poses.append(overlap(find_figure(image, doll.background), true.figure > 0.5))
+        features += find_features(image, doll, pair.view, true.regions[FACE]).values()
+        for label, wear in doll.wears.items():
+            region = seen(true.regions[label])
+            if region.sum() >= SMALLEST_REGION:
+                colours.append(colour_error(image, region, palette(label, wear)))
+            if label in PATTERNED and region.sum() >= SMALLEST_PATTERN:
+                patterns.append(find_pattern(image, region, doll, pair.view) == wear.pattern)
+    return Measured(*(float(np.mean(values)) for values in (colours, patterns, poses, features)))
 
 
 def seen(region: np.ndarray) -> np.ndarray:
@@ -82,8 +115,8 @@ def find_pattern(image: np.ndarray, region: np.ndarray, doll: Doll, view: View) 
 def find_features(image: np.ndarray, doll: Doll, view: View, face: np.ndarray) -> dict[str, bool]:
     """Which of both eyes and the mouth are where they belong, in the reference's colours; those that are hidden are left out.
 
-    A feature is there if the median colour of its place is nearer to its own than to the skin, to the white of the eyes, to
-    the brows, and to the colours of others' eyes.
+    A feature is there if the median colour of its place is near to its own, nearer than to the skin, to the white of the
+    eyes, to the brows, and to the colours of others' eyes.
 
     image: [H, W, 3] uint8; face: [H, W] in 0..1, where the face is truly seen
     """
@@ -100,7 +133,8 @@ def find_features(image: np.ndarray, doll: Doll, view: View, face: np.ndarray) -
         if place.sum() >= SMALLEST_FEATURE:
             colours = list(dict.fromkeys([colour, skin, WHITE, BROWN, *(() if name == "mouth" else EYE_COLOURS)]))
             median = np.median(rgb2lab(image[place][None])[0], 0)
-            found[name] = int(np.argmin(deltaE_ciede2000(median[None], _lab(*colours)))) == 0
+            distances = deltaE_ciede2000(median[None], _lab(*colours))
+            found[name] = bool(distances[0] < FEATURE_DISTANCE and distances.argmin() == 0)
     return found
 
 

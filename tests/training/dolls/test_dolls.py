@@ -17,13 +17,14 @@ from training.dolls.measure import (
     find_features,
     find_figure,
     find_pattern,
+    measure,
     overlap,
     palette,
     seen,
 )
 from training.dolls.pairs import Dolls, Pair, write
 
-PAIRS = [Pair(7, i) for i in range(12)]
+PAIRS = [Pair(7, i) for i in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +161,10 @@ def test_written_and_read_again(tmp_path):
         assert again.pose.tobytes() == sample.pose.tobytes()
         assert [reference.label for reference in again.references] == [reference.label for reference in sample.references]
         assert np.abs(np.asarray(again.target, float) - np.asarray(sample.target, float)).mean() < 3
+
+
+def test_means_are_best_for_the_true_picture():
+    true = measure(PAIRS[:3], lambda pair: pair.drawing.image)
+    blank = measure(PAIRS[:3], lambda pair: np.full((384, 256, 3), 128, np.uint8))
+    assert true.colour < 3 and true.pattern == true.features == 1 and true.pose > 0.95
+    assert blank.colour > 15 and blank.features == 0 and blank.pose < 0.5

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 from parts2whole.attention.patch.host import block_levels
@@ -17,7 +16,7 @@ from training.model import Parts2Whole, encode_batch
 from training.networks import build_networks, save_networks
 from training.preview import sample_latents
 from training.train import Encoded, Step, collate
-from training.train_vae import save_vae
+from training.train_vae import new_vae, save_vae
 
 CONFIGS = ROOT / "training" / "configs"
 SEED, WIDTH, HEIGHT = 3, 64, 96
@@ -29,7 +28,7 @@ def vae_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
     config = load_config(VaeConfig, CONFIGS / "doll_vae.yaml", list(SMALL))
     torch.manual_seed(0)
-    save_vae(AutoencoderKL.from_pretrained(ROOT / config.start), open_dataset(config.data), folder)
+    save_vae(new_vae(**config.model), open_dataset(config.data), folder)
     return folder
 
 
