@@ -8,7 +8,7 @@ import torch
 from harness.workbench import rel
 from parts2whole.attention.bank import select_tokens
 from parts2whole.attention.patch.batch import Batch, Sampled
-from parts2whole.attention.patch.unet_patches import ShareReferences
+from parts2whole.attention.patch.unet_patches import ShareReferences, takes_mask
 from parts2whole.attention.shared_attention import ReferenceGroup, join_references
 
 
@@ -129,3 +129,19 @@ def test_regions_of_another_number_of_tokens_are_refused():
     patch.batch = batch_of(options, (True, False), 2, (4, 4))
     with pytest.raises(ValueError, match=r"gives the self-attention \[1, 16\] places where the latent has \[2, 16\]"):
         patch(*torch.randn(3, 1, 16, 8), options)
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("device, dtype, regions, options, expected", [
+    (CPU, torch.float32, (), {}, True),
+    (GPU, torch.float32, (), {}, False),
+    (CPU, torch.bfloat16, (), {}, False),
+    (CPU, torch.float16, (), {}, False),
+    (CPU, torch.float32, (torch.ones(1, 1, 4, 4),), {}, False),
+    (CPU, torch.float32, (), {"optimized_attention_override": print}, False),
+])
+def test_a_mask_carries_it_on_a_cpu_where_nothing_is_lost(device, dtype, regions, options, expected):
+    """A mask of half precision would round it, a GPU's fastest kernels take none, and another node's attention need not."""
+    assert takes_mask(device, dtype, regions, options) == expected
