@@ -10,6 +10,7 @@ from ...pictures.model_files import require_fit, require_number
 from .files import DOWNLOAD, read_config, require_none_missing
 
 MOST_LEVELS, MOST_LAYERS, MOST_CHANNELS = 8, 8, 8192
+GROUPS = 32  # of the host's group norms, whatever a configuration says
 # What is read of an image encoder's: the host builds further networks by other names.
 _IMAGE_ENCODER = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "num_channels",
@@ -30,6 +31,7 @@ def unet_numbers(folder: str, component: str) -> dict:
     require_number(path, config, "layers_per_block", 1, MOST_LAYERS)
     for name in ("in_channels", "out_channels", "cross_attention_dim"):
         require_number(path, config, name, 1, MOST_CHANNELS)
+    _require_groups(path, config)
     for name, kinds in (
         ("down_block_types", ("DownBlock2D", "CrossAttnDownBlock2D")), ("up_block_types", ("UpBlock2D", "CrossAttnUpBlock2D"))
     ):
@@ -106,6 +108,7 @@ def vae_config(folder: str, weights: Weights | None = None) -> dict:
     """weights: None for its numbers only. raises: ValueError"""
     config, path = read_config(folder, "vae"), _path(folder, "vae")
     require_number(path, {"scaling_factor": 0.18215, **config}, "scaling_factor", 1e-4, 1e4, whole=False)
+    _require_groups(path, config)
     if weights is not None:
         shape = _Shapes(folder, "vae", weights)
         last = shape("encoder.conv_out.weight", 4)
@@ -148,6 +151,12 @@ def scheduler_config(folder: str) -> dict:
     require_number(path, config, "beta_start", 1e-9, 0.999, whole=False)
     require_number(path, config, "beta_end", config["beta_start"], 0.999, whole=False)
     return config
+
+
+def _require_groups(path: str, config: dict):
+    groups = config.get("norm_num_groups", GROUPS)
+    if groups != GROUPS:
+        raise ValueError(f"{path}: norm_num_groups is {groups!r}, but ComfyUI normalizes U-Nets and VAEs in {GROUPS} groups.")
 
 
 def _require_transformer(path: str, config: dict):

@@ -204,7 +204,7 @@ COMPONENTS = {
     ("unet", "down_block_types", ["DownBlock2D"] * 10**4), ("unet", "up_block_types", ["CrossAttnUpBlock2D"] * 3),
     ("unet", "down_block_types", ["Stranger"] * 4), ("unet", "in_channels", 10**6), ("unet", "out_channels", 8000),
     ("unet", "cross_attention_dim", 8000), ("unet", "attention_head_dim", 10**9), ("unet", "attention_head_dim", 0),
-    ("unet", "attention_head_dim", [4, 4, 4, 4]),
+    ("unet", "attention_head_dim", [4, 4, 4, 4]), ("unet", "norm_num_groups", 16), ("vae", "norm_num_groups", 8),
     ("reference_unet", "layers_per_block", 3), ("reference_unet", "block_out_channels", [64, 64, 128, 128]),
     ("vae", "layers_per_block", 10**9), ("vae", "block_out_channels", [32, 32, 32, 10**7]), ("vae", "latent_channels", 10**6),
     ("vae", "in_channels", 10**6), ("vae", "out_channels", 10**6), ("vae", "scaling_factor", 0), ("vae", "scaling_factor", "x"),
