@@ -120,7 +120,7 @@ def test_the_pose_where_the_block_is_not_told(checkpoint, draw):
 def test_a_first_convolution_of_another_size_is_refused(checkpoint, draw):
     model = checkpoint.model.clone()
     model.set_model_input_block_patch(lambda h, options: h[:, :, ::2] if options["block"] == ("input", 0) else h)
-    with pytest.raises(ValueError, match=r"\[32, 12, 16\] channels and places, where the pose has \[32, 24, 16\]"):
+    with pytest.raises(ValueError, match=r"\[32, 12, 16\] channels, rows and columns, where the pose has \[32, 24, 16\]"):
         draw(apply_pose(model, checkpoint.pose_guider))
 
 
