@@ -7,8 +7,8 @@ import torch
 from harness.host import call_node
 
 from ..dataset import ReferencePicture
+from ..dolls.measure import change, seen
 from .figure import random_wear
-from .measure import change, seen
 from .pairs import HEIGHT, WIDTH, Pair
 from .rows import CONDITIONS, HELD_OUT_SEED, Condition, labels_of
 

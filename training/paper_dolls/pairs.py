@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ..dataset import ReferencePicture, Sample
+from ..dolls.pose import draw_pose
 from .canvas import Drawing
 from .draw import draw_doll
 from .figure import Doll, View, Wear, random_doll
-from .pose import draw_pose
 
 WIDTH, HEIGHT = 128, 192
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from ..dolls.measure import colour_error, find_figure, overlap, seen
 from .figure import FACE, HAIR, LABELS, LOWER, PATTERNS, SHOES, UPPER, WHOLE, random_doll
-from .measure import PATTERNED, SMALLEST_PATTERN, SMALLEST_REGION, colour_error, find_figure, find_pattern, overlap, palette, seen
+from .measure import PATTERNED, SMALLEST_PATTERN, SMALLEST_REGION, find_pattern, palette
 from .pairs import Pair
 
 # Never trained on: training takes its figures from other seeds.

@@ -6,19 +6,9 @@ import numpy as np
 import pytest
 
 from training.dataset import PartsDataset
+from training.dolls.measure import change, colour_error, find_figure, overlap, seen
 from training.paper_dolls.figure import LABELS, PATTERNS
-from training.paper_dolls.measure import (
-    PATTERNED,
-    SMALLEST_PATTERN,
-    SMALLEST_REGION,
-    change,
-    colour_error,
-    find_figure,
-    find_pattern,
-    overlap,
-    palette,
-    seen,
-)
+from training.paper_dolls.measure import PATTERNED, SMALLEST_PATTERN, SMALLEST_REGION, find_pattern, palette
 from training.paper_dolls.pairs import Pair, PaperDolls, write
 
 PAIRS = [Pair(7, i) for i in range(24)]
