@@ -76,7 +76,7 @@ def fit(
     )
     set_seed(config.seed)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     # accelerate steps a schedule once for each process.
     scheduler = get_scheduler(
         config.learning_rate_schedule, optimizer, num_warmup_steps=config.warmup_steps * accelerator.num_processes,

@@ -146,17 +146,26 @@ def share_attention(unet: UNet2DConditionModel):
 
 
 def keep_norm1(unet: UNet2DConditionModel):
-    """Makes a U-Net the appearance encoder. What comes after its last norm1 is taken out, as in the release."""
+    """Makes a U-Net the appearance encoder. What comes after its last norm1 is taken out, as in the release; whole blocks that come
+    after it keep their weights, as every loader expects them, and are not run."""
     layers = [name.removesuffix(".processor") for name in unet.attn_processors]
     unet.set_attn_processor({
         f"{layer}.processor": KeepNorm1(layer) if layer.endswith("attn1") else TextAttention() for layer in layers
     })
-    last = [block for block in unet.up_blocks if hasattr(block, "attentions")][-1].attentions[-1]
+    last_block = [block for block in unet.up_blocks if hasattr(block, "attentions")][-1]
+    after = list(unet.up_blocks)[list(unet.up_blocks).index(last_block) + 1 :]
+    for module in (*(last_block.upsamplers or ()), *after):
+        module.forward = _unchanged
+    last = last_block.attentions[-1]
     block = last.transformer_blocks[-1]
     layer = next(name for name, module in unet.named_modules() if module is block.attn1)
     block.attn1, block.attn2, block.norm2, block.norm3 = KeepLastNorm1(layer), None, None, nn.Identity()
     block.ff = last.proj_out = unet.conv_out = nn.Identity()
     unet.conv_norm_out = None
+
+
+def _unchanged(hidden_states: torch.Tensor, *_, **__) -> torch.Tensor:
+    return hidden_states
 
 
 def token_grids(unet: UNet2DConditionModel, height: int, width: int) -> dict[int, tuple[int, int]]:

@@ -11,15 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 
 from .config import VaeConfig, read_config
 from .dataset import open_dataset
 from .loop import fit
 from .networks import load_local
+from .vae_start import new_vae
 
 
 class VaePictures:
@@ -35,38 +32,6 @@ class VaePictures:
         if index not in self.drawn:
             self.drawn[index] = np.array(self.dataset.picture(index))
         return torch.from_numpy(self.drawn[index]).movedim(-1, 0) / 127.5 - 1
-
-
-@torch.no_grad()
-def new_vae(**config) -> AutoencoderKL:
-    """A VAE that begins as a chain of plain averages and copies, which learns colours within a few steps.
-
-    Residual branches and attention begin at zero, and so does all but a little of the latents' noise. The attention
-    stays at zero: this VAE sees its surroundings only, so what it learns on crops holds for pictures of any size.
-    """
-    vae = AutoencoderKL(**config)
-    for module in vae.modules():
-        if isinstance(module, ResnetBlock2D):
-            torch.nn.init.zeros_(module.conv2.weight)
-            torch.nn.init.zeros_(module.conv2.bias)
-            if module.conv_shortcut is not None:  # from one width to another: copies too
-                torch.nn.init.zeros_(module.conv_shortcut.weight)
-                torch.nn.init.zeros_(module.conv_shortcut.bias)
-                for channel in range(module.out_channels):
-                    module.conv_shortcut.weight[channel, channel % module.in_channels] = 1
-        elif isinstance(module, Attention):
-            torch.nn.init.zeros_(module.to_out[0].weight)
-            torch.nn.init.zeros_(module.to_out[0].bias)
-        elif isinstance(module, Downsample2D):
-            torch.nn.init.zeros_(module.conv.weight)
-            torch.nn.init.zeros_(module.conv.bias)
-            for channel in range(module.channels):
-                module.conv.weight[channel, channel, :2, :2] = 0.25
-        elif isinstance(module, Upsample2D):
-            torch.nn.init.dirac_(module.conv.weight)
-            torch.nn.init.zeros_(module.conv.bias)
-    torch.nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], -8.0)
-    return vae
 
 
 class VaeLoss(torch.nn.Module):

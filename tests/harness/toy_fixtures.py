@@ -7,7 +7,8 @@ from harness.toy_training import CONFIGS, prepare, toy_config
 
 from training.config import VaeConfig, load_config
 from training.dataset import open_dataset
-from training.train_vae import new_vae, save_vae
+from training.train_vae import save_vae
+from training.vae_start import new_vae
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from harness.toy_training import CONFIGS
 
 from training.config import VaeConfig, load_config
 from training.dataset import open_dataset
-from training.train_vae import VaeLoss, VaePictures, new_vae
+from training.train_vae import VaeLoss, VaePictures
+from training.vae_start import new_vae
 
 pytest_plugins = ["harness.toy_fixtures"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,32 +32,39 @@ STRAIGHT = ("stripes", "diagonals")
 
 
 class Measured(NamedTuple):
-    """Means over the parts of some pictures.
+    """Means over parts of some pictures; None where nothing of the kind was looked at.
 
     colour: CIEDE2000 from the nearest of the part's colours, so that it says little of a pattern; pattern: share of clothes
     with the right one; pose: overlap of figures; features: share of eyes and mouths that are where they belong
+    figures: how many pictures
     """
 
-    colour: float
-    pattern: float
-    pose: float
-    features: float
+    colour: float | None
+    pattern: float | None
+    pose: float | None
+    features: float | None
+    figures: int
 
 
-def measure(pairs: Iterable[Pair], draw: Callable[[Pair], np.ndarray]) -> Measured:
-    """draw: gives the picture of a pair that is looked at, [H, W, 3] uint8"""
+def measure(
+    pairs: Sequence[Pair], draw: Callable[[Pair], np.ndarray], labels_of: Callable[[Pair], Iterable[str]] = lambda pair: pair.doll.wears
+) -> Measured:
+    """draw: gives the picture of a pair that is looked at, [H, W, 3] uint8; labels_of: the parts that are looked at"""
     colours, patterns, poses, features = [], [], [], []
     for pair in pairs:
         doll, image, true = pair.doll, draw(pair), pair.drawing
         poses.append(overlap(find_figure(image, doll.background), true.figure > 0.5))
-        features += find_features(image, doll, pair.view, true.regions[FACE]).values()
-        for label, wear in doll.wears.items():
+        for label in labels_of(pair):
+            wear = doll.wears[label]
+            if label == FACE:
+                features += find_features(image, doll, pair.view, true.regions[FACE]).values()
             region = seen(true.regions[label])
             if region.sum() >= SMALLEST_REGION:
                 colours.append(colour_error(image, region, palette(label, wear)))
             if label in PATTERNED and region.sum() >= SMALLEST_PATTERN:
                 patterns.append(find_pattern(image, region, doll, pair.view) == wear.pattern)
-    return Measured(*(float(np.mean(values)) for values in (colours, patterns, poses, features)))
+    means = (float(np.mean(values)) if values else None for values in (colours, patterns, poses, features))
+    return Measured(*means, len(pairs))
 
 
 def seen(region: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from training.model import Parts2Whole, encode_batch
 from training.networks import build_networks, save_networks
 from training.preview import sample_latents
 from training.train import Encoded, Step, collate
-from training.train_vae import new_vae, save_vae
+from training.train_vae import save_vae
+from training.vae_start import new_vae
 
 CONFIGS = ROOT / "training" / "configs"
 SEED, WIDTH, HEIGHT = 3, 64, 96

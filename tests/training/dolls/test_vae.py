@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
 from harness.host import ROOT
 
 from training.config import VaeConfig, load_config
-from training.train_vae import VaeLoss, new_vae
+from training.dolls.pairs import Pair
+from training.train_vae import VaeLoss
+from training.vae_start import new_vae
 
 CONFIG = ROOT / "training" / "configs" / "doll_vae.yaml"
 
@@ -23,8 +26,21 @@ def test_it_fits_the_host_and_the_checkpoint(vae):
     assert 2 * sum(parameter.numel() for parameter in vae.parameters()) < 5e6
 
 
-def test_blocks_that_change_the_width_begin_as_copies(vae):
-    blocks = [module for module in vae.modules() if isinstance(module, ResnetBlock2D) and module.conv_shortcut is not None]
+@torch.no_grad()
+def test_it_begins_by_passing_colours_through(vae):
+    """Those of a flat picture too, which one group norm over few channels takes away."""
+    flat = torch.tensor([0.7, -0.2, 0.4])[None, :, None, None].expand(1, 3, 64, 96)
+    doll = torch.from_numpy(Pair(3, 1, 128, 192).drawing.image).movedim(-1, 0)[None] / 127.5 - 1
+    for picture in (flat, doll):
+        latent = vae.encode(picture).latent_dist.mean
+        blocks = F.interpolate(F.avg_pool2d(picture, 8), scale_factor=8)
+        assert (vae.decode(latent).sample - blocks).abs().mean() < 0.04
+
+
+@torch.no_grad()
+def test_blocks_that_change_the_width_begin_as_copies():
+    config = {**load_config(VaeConfig, CONFIG).model, "block_out_channels": [32, 32, 64, 96], "layers_per_block": 1}
+    blocks = [module for module in new_vae(**config).modules() if isinstance(module, ResnetBlock2D) and module.conv_shortcut is not None]
     assert {(block.in_channels, block.out_channels) for block in blocks} == {(32, 64), (64, 96), (96, 64), (64, 32)}
     for block in blocks:
         x = torch.randn(1, block.in_channels, 4, 4)
