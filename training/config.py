@@ -77,6 +77,8 @@ class VaeConfig:
     # The arguments of diffusers' AutoencoderKL, to begin from nothing, or the folder of a VAE to go on with.
     model: dict[str, Any] = field(default_factory=dict)
     start: str | None = None
+    # Leaves the latents as they are, for a model that was trained on them already.
+    decoder_only: bool = False
     # Crops are cheaper than whole pictures, which take the rest of the steps, one picture each.
     crop_share: float = 0.75
     crop: int = 64

@@ -43,6 +43,9 @@ class VaeLoss(torch.nn.Module):
         for middle in (vae.encoder.mid_block, vae.decoder.mid_block):
             for attention in middle.attentions:
                 attention.requires_grad_(False)
+        if config.decoder_only:
+            for module in (vae.encoder, vae.quant_conv):
+                module.requires_grad_(False)
 
     def forward(self, pictures: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
         device = next(self.vae.parameters()).device
@@ -73,12 +76,16 @@ class VaeLoss(torch.nn.Module):
 
 
 @torch.no_grad()
-def save_vae(vae: AutoencoderKL, dataset, folder: Path):
-    """Writes the VAE in diffusers' layout. Its scaling factor makes the latents of the dataset have variance 1."""
-    pictures = VaePictures(dataset)
-    latents = [vae.encode(pictures[i][None].to(vae.device)).latent_dist.mean for i in range(min(16, len(pictures)))]
-    scaling_factor = 1 / float(torch.cat(latents).std())
-    vae.register_to_config(scaling_factor=round(scaling_factor, 5))
+def save_vae(vae: AutoencoderKL, dataset, folder: Path, scale: bool = True):
+    """Writes the VAE in diffusers' layout.
+
+    scale: sets the scaling factor, so that the latents of the dataset have variance 1; else it stays
+    """
+    if scale:
+        pictures = VaePictures(dataset)
+        latents = [vae.encode(pictures[i][None].to(vae.device)).latent_dist.mean for i in range(min(16, len(pictures)))]
+        scaling_factor = 1 / float(torch.cat(latents).std())
+        vae.register_to_config(scaling_factor=round(scaling_factor, 5))
     vae.save_pretrained(folder / "vae", safe_serialization=True)
 
 
@@ -98,7 +105,7 @@ def main():
         return {"pictures and their reconstructions": torch.cat(rows, -2) / 2 + 0.5}
 
     def save(module: VaeLoss, folder: Path):
-        save_vae(module.vae, dataset, folder)
+        save_vae(module.vae, dataset, folder, scale=not config.decoder_only)
 
     fit(module, VaePictures(dataset), torch.stack, config.loop, save, preview)
 

@@ -11,6 +11,8 @@ from training.dolls.pairs import Pair
 from training.train_vae import VaeLoss
 from training.vae_start import new_vae
 
+pytest_plugins = ["harness.toy_fixtures"]
+
 CONFIG = ROOT / "training" / "configs" / "doll_vae.yaml"
 
 
@@ -59,3 +61,11 @@ def test_crops_are_taken_where_there_is_something_to_see(vae):
         return float(crops.std((2, 3)).mean())
 
     assert detail(8) > 1.5 * detail(1)
+
+
+def test_the_decoder_alone_can_learn_on(training):
+    config = load_config(VaeConfig, CONFIG, ["decoder_only=true", "crop=32"])
+    loss = VaeLoss(new_vae(**config.model), config)
+    loss(torch.randn(1, 3, 64, 64), torch.Generator().manual_seed(0))["loss"].backward()
+    learning = {name.split(".")[0] for name, parameter in loss.vae.named_parameters() if parameter.grad is not None}
+    assert learning == {"decoder", "post_quant_conv"}
