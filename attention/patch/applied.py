@@ -11,7 +11,8 @@ from comfy.model_patcher import ModelPatcher
 
 from ..bank import Appearance, BlockAddress
 from ..image_attention import KeysAndValues
-from .host import Architecture, Carried, architecture, first_width, require_unet
+from .carried import Carried
+from .host.unet import Architecture, architecture, first_width, require_unet
 
 
 @dataclass(frozen=True, eq=False)

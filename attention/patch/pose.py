@@ -10,7 +10,7 @@ import torch.nn as nn
 
 from .applied import AppliedPose
 from .batch import Batch
-from .host import Carried
+from .carried import Carried
 
 
 def encode_pose(guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], device: torch.device) -> torch.Tensor:

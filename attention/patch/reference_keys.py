@@ -7,7 +7,7 @@ import torch
 from ..bank import BlockAddress
 from ..shared_attention import ReferenceGroup, ReferenceKeys, join_references
 from .applied import AppliedParts
-from .host import Projections
+from .host.unet import Projections
 
 
 def project_references(

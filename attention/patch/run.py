@@ -11,7 +11,8 @@ import torch
 
 from .applied import Applied, EverythingApplied
 from .batch import Sampled
-from .host import Carried, areas_of, heavier, prompt_id
+from .carried import Carried
+from .host.sampling import areas_of, heavier, positive_conds, prompt_id
 from .pose import pose_bytes
 from .reference_keys import bytes_of
 
@@ -101,7 +102,7 @@ def plan_memory(executor, model, noise_shape, *args, **kwargs):
 def mark_conditionings(executor, guider, *args, **kwargs):
     """Marks the positive conditioning: guiders and nodes put it anywhere in a batch."""
     run = run_of(guider.model_options["transformer_options"])
-    for cond in guider.conds.get("positive") or ():
+    for cond in positive_conds(guider):
         cond[APPLIED] = run.marked = True
     return executor(guider, *args, **kwargs)
 

@@ -14,7 +14,8 @@ from ..image_attention import KeysAndValues
 from .applied import Applied, AppliedImageAttention, AppliedParts, AppliedPose, EverythingApplied
 from .attribution import Attribution
 from .batch import Batch
-from .host import block_levels, copy_beside, hooks_in_force, projections, transformer_blocks
+from .host.sampling import copy_beside, hooks_in_force
+from .host.unet import block_levels, projections, transformer_blocks
 from .pose import AddPose, encode_pose
 from .reference_keys import project_references
 from .run import APPLIED, ATTRIBUTION, SAMPLED, Run, run_of

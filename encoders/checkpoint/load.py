@@ -22,7 +22,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...attention.image_attention import ImageAttention
-from ...attention.patch.host import diffusers_block_names
+from ...attention.patch.host.unet import diffusers_block_names
 from ...pictures.model_files import require_fit
 from ..appearance import AppearanceEncoder
 from ..pose_network import PoseNetwork

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from harness.workbench import apply_parts, rel, run
-from parts2whole.attention.patch.host import block_levels
+from parts2whole.attention.patch.host.unet import block_levels
 
 
 def levels(preset="all", **custom):

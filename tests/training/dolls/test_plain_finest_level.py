@@ -7,7 +7,7 @@ import pytest
 import torch
 from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
-from parts2whole.attention.patch.host import block_levels
+from parts2whole.attention.patch.host.unet import block_levels
 
 from training.config import TrainConfig, VaeConfig, load_config
 from training.dataset import open_dataset
