@@ -23,7 +23,7 @@ class AppliedParts(Carried):
     strength: weight of the references in the softmax, 1 as trained
     start, end: part of the noise schedule in which they act, 0..1
     region: [B, H, W] in 0..1, of any size, where in the target they act; None: everywhere
-    levels: factors of the strength by how often the latent was halved, from 0 on; the last one holds for all deeper levels
+    factors: of the strength by depth, how often the latent was halved, from 0 on; the last one holds for all greater depths
     """
 
     kind: ClassVar[str] = "parts"
@@ -34,7 +34,7 @@ class AppliedParts(Carried):
     start: float
     end: float
     region: torch.Tensor | None = None
-    levels: tuple[float, ...] = (1.0,)
+    factors: tuple[float, ...] = (1.0,)
 
     def check(self, model: ModelPatcher):
         """raises: ValueError where a reference was encoded for another architecture than the MODEL's"""
@@ -48,11 +48,11 @@ class AppliedParts(Carried):
     def idle(self) -> bool:
         """Whether it changes nothing."""
         nowhere = self.region is not None and not self.region.any()
-        return self.strength == 0 or self.start >= self.end or not any(self.levels) or nowhere
+        return self.strength == 0 or self.start >= self.end or not any(self.factors) or nowhere
 
-    def strength_at(self, level: int) -> float:
+    def strength_at(self, depth: int) -> float:
         """The weight of the references where the latent was halved so often."""
-        return self.strength * self.levels[min(level, len(self.levels) - 1)]
+        return self.strength * self.factors[min(depth, len(self.factors) - 1)]
 
 
 @dataclass(frozen=True, eq=False)

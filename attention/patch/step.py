@@ -15,7 +15,7 @@ from .applied import Applied, AppliedImageAttention, AppliedParts, AppliedPose, 
 from .attribution import Attribution
 from .batch import Batch
 from .host.sampling import copy_beside, hooks_in_force
-from .host.unet import block_levels, projections, transformer_blocks
+from .host.unet import block_depths, projections, transformer_blocks
 from .pose import AddPose, encode_pose
 from .reference_keys import project_references
 from .run import APPLIED, ATTRIBUTION, SAMPLED, Run, run_of
@@ -95,14 +95,14 @@ def _share_references(
     attribution: Attribution | None, options: dict[str, Any], run: Run,
 ):
     regions = tuple(batch.spread(partial(_region, applied, device, run)) for applied in parts if applied.region is not None)
-    levels = run.keep(("levels", model), (), block_levels, model.diffusion_model)
+    depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)
     bias_as_mask = takes_mask(device, dtype, regions, options)
     hooks, strengths = hooks_in_force(model)
     for address, block in _blocks(model, run).items():
         previous = _previous(replace, "attn1", address)
         as_mask, layer = bias_as_mask and previous is None, projections(block.attn1, address)
         slot, state = ("keys", address, model, hooks, as_mask, device, dtype), (*parts, *strengths)
-        references = run.keep(slot, state, project_references, parts, address, levels[address], layer, as_mask, device, dtype)
+        references = run.keep(slot, state, project_references, parts, address, depths[address], layer, as_mask, device, dtype)
         replace["attn1"][tuple(address)] = ShareReferences(references, layer.heads, batch, regions, attribution, previous)
 
 

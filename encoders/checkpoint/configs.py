@@ -9,7 +9,7 @@ import torch
 from ...pictures.model_files import require_fit, require_number
 from .files import DOWNLOAD, read_config, require_none_missing
 
-MOST_LEVELS, MOST_LAYERS, MOST_CHANNELS = 8, 8, 8192
+MOST_BLOCKS, MOST_LAYERS, MOST_CHANNELS = 8, 8, 8192
 GROUPS = 32  # of the host's group norms, whatever a configuration says
 # What is read of an image encoder's: the host builds further networks by other names.
 _IMAGE_ENCODER = (
@@ -24,10 +24,10 @@ Weights = dict[str, torch.Tensor]
 def unet_numbers(folder: str, component: str) -> dict:
     """The configuration of a U-Net, with numbers in bounds. raises: ValueError"""
     config, path = read_config(folder, component), _path(folder, component)
-    levels = config.get("down_block_types")
-    levels = len(levels) if isinstance(levels, list) else 0
-    require_number(path, {"down_block_types": levels}, "down_block_types", 1, MOST_LEVELS)
-    require_number(path, config, "block_out_channels", 1, MOST_CHANNELS, count=levels)
+    blocks = config.get("down_block_types")
+    blocks = len(blocks) if isinstance(blocks, list) else 0
+    require_number(path, {"down_block_types": blocks}, "down_block_types", 1, MOST_BLOCKS)
+    require_number(path, config, "block_out_channels", 1, MOST_CHANNELS, count=blocks)
     require_number(path, config, "layers_per_block", 1, MOST_LAYERS)
     for name in ("in_channels", "out_channels", "cross_attention_dim"):
         require_number(path, config, name, 1, MOST_CHANNELS)
@@ -36,8 +36,8 @@ def unet_numbers(folder: str, component: str) -> dict:
         ("down_block_types", ("DownBlock2D", "CrossAttnDownBlock2D")), ("up_block_types", ("UpBlock2D", "CrossAttnUpBlock2D"))
     ):
         kinds_given = config.get(name)
-        if not isinstance(kinds_given, list) or len(kinds_given) != levels or any(kind not in kinds for kind in kinds_given):
-            raise ValueError(f"{path}: {name} is not a list of {levels} of {' and '.join(kinds)}.")
+        if not isinstance(kinds_given, list) or len(kinds_given) != blocks or any(kind not in kinds for kind in kinds_given):
+            raise ValueError(f"{path}: {name} is not a list of {blocks} of {' and '.join(kinds)}.")
     return config
 
 
@@ -45,12 +45,12 @@ def require_unet_fits(folder: str, component: str, config: dict, weights: Weight
     """raises: ValueError where the configuration is of another U-Net than the weights"""
     shape = _Shapes(folder, component, weights)
     first = shape("conv_in.weight", 4)
-    levels = shape.count("down_blocks.")
+    blocks = shape.count("down_blocks.")
     attention = next((name for name in weights if name.endswith("attn2.to_k.weight")), "attn2.to_k.weight")
     require_fit(_path(folder, component), config, {
         "in_channels": first[1],
         "block_out_channels": [
-            *(shape(f"down_blocks.{i}.downsamplers.0.conv.weight", 4)[0] for i in range(levels - 1)),
+            *(shape(f"down_blocks.{i}.downsamplers.0.conv.weight", 4)[0] for i in range(blocks - 1)),
             shape("mid_block.resnets.0.conv1.weight", 4)[0],
         ],
         "layers_per_block": shape.count("down_blocks.0.resnets."),

@@ -134,8 +134,8 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
         "image_mean": extractor["image_mean"],
         "image_std": extractor["image_std"],
     }
-    with tempfile.TemporaryDirectory() as place:  # ComfyUI before 0.26 takes no config but a file's
-        path = Path(place, "config.json")
+    with tempfile.TemporaryDirectory() as temporary:  # ComfyUI before 0.26 takes no config but a file's
+        path = Path(temporary, "config.json")
         path.write_text(json.dumps(config))
         clip_vision = comfy.clip_vision.ClipVisionModel(path)
     missing, _ = clip_vision.load_sd(weights)

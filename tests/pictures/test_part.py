@@ -52,10 +52,10 @@ def test_pad_shows_the_whole_picture_with_white_beside_it():
 
 def test_crop_keeps_the_shape_and_has_the_part_in_its_middle_as_far_as_it_can():
     picture, mask = fit_to_frame(half_red_half_blue(80, 40), 40, 40, "crop")
-    assert mask.eq(1).all() and picture.eq(torch.tensor([0.0, 0.0, 1.0])).all(), "the window lies on the blue half"
+    assert mask.eq(1).all() and picture.eq(torch.tensor([0.0, 0.0, 1.0])).all(), "the crop lies on the blue half"
     part = half_red_half_blue(80, 40)
     part.mask[:] = 0
-    part.mask[0, 20, :10] = 1  # at the left edge: the window stops there
+    part.mask[0, 20, :10] = 1  # at the left edge: the crop stops there
     picture, _ = fit_to_frame(part, 40, 40, "crop")
     assert picture.eq(torch.tensor([1.0, 0.0, 0.0])).all()
     part.mask[0, 20, :] = 1

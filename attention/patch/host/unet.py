@@ -51,7 +51,7 @@ def transformer_blocks(unet: nn.Module) -> dict[BlockAddress, nn.Module]:
     return {address: unet.get_submodule(path) for address, path in _block_paths(unet).items()}
 
 
-def block_levels(unet: nn.Module) -> dict[BlockAddress, int]:
+def block_depths(unet: nn.Module) -> dict[BlockAddress, int]:
     """How often the latent was halved at each transformer block: 0 to 3 in SD1.5."""
     halved = [any(isinstance(layer, Downsample) for layer in stage) for stage in unet.input_blocks]
     doubled = [any(isinstance(layer, Upsample) for layer in stage) for stage in unet.output_blocks]
