@@ -74,12 +74,18 @@ class ReferenceKeys(NamedTuple):
         if self.bias is None:
             return self
         regions = self.regions if self.regions is not None else self.k.new_zeros(len(self.k), 0)
-        extra = -(-(BIAS_CHANNELS + regions.shape[1]) // CHANNELS) * CHANNELS
-        bias = self.bias * math.sqrt(self.k.shape[-1] // heads + extra) / QUERY_BIAS  # attention divides by the root
+        size = self.k.shape[-1] // heads
+        wide = widened_size(size, regions.shape[1])
+        bias = self.bias * math.sqrt(wide) / QUERY_BIAS  # attention divides by the root
         rounded = bias.to(self.k.dtype)
         terms = torch.stack([rounded, (bias - rounded).to(self.k.dtype)], -1)
-        k = _widen(self.k, heads, extra, torch.cat([terms, KEY_REGION * regions.to(self.k.dtype)], -1))
-        return ReferenceKeys(k, _widen(self.v, heads, extra), None, lengths=self.lengths)
+        k = _widen(self.k, heads, wide - size, torch.cat([terms, KEY_REGION * regions.to(self.k.dtype)], -1))
+        return ReferenceKeys(k, _widen(self.v, heads, wide - size), None, lengths=self.lengths)
+
+
+def widened_size(size: int, regions: int) -> int:
+    """Channels of a head that carries bias and so many regions."""
+    return size + -(-(BIAS_CHANNELS + regions) // CHANNELS) * CHANNELS
 
 
 def join_references(groups: Sequence[ReferenceGroup]) -> ReferenceKeys:

@@ -38,7 +38,7 @@ def attend_to_images(
         )
     comfy.model_management.load_models_gpu([image_attention])
     keys = image_attention.model(tokens.to(image_attention.load_device))
-    return AppliedImageAttention(keys, expected, strength)
+    return AppliedImageAttention(keys, image_attention.model.context_channels, strength)
 
 
 def image_tokens(clip_vision, parts: tuple[LabelledPart, ...]) -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -26,7 +26,6 @@ class AppliedParts(Carried):
     factors: of the strength by depth, how often the latent was halved, from 0 on; the last one holds for all greater depths
     """
 
-    kind: ClassVar[str] = "parts"
     models: ClassVar[tuple[ModelPatcher, ...]] = ()
     appearance: Appearance
     keep_removed: bool
@@ -59,7 +58,6 @@ class AppliedParts(Carried):
 class AppliedPose(Carried):
     """Pose pictures [B, H, W, C] in 0..1 for the pose guider; strength multiplies its features."""
 
-    kind: ClassVar[str] = "poses"
     guider: ModelPatcher
     image: torch.Tensor
     strength: float
@@ -93,7 +91,6 @@ class AppliedImageAttention(Carried):
     context_channels: width of the text beside which they were trained
     """
 
-    kind: ClassVar[str] = "images"
     models: ClassVar[tuple[ModelPatcher, ...]] = ()
     keys: Mapping[BlockAddress, KeysAndValues]
     context_channels: int
@@ -113,26 +110,28 @@ class AppliedImageAttention(Carried):
 
 
 Applied = AppliedParts | AppliedPose | AppliedImageAttention
+Kind = TypeVar("Kind", AppliedParts, AppliedPose, AppliedImageAttention)
 
 
 class EverythingApplied(NamedTuple):
     """All that is applied to a MODEL, in the order in which it was."""
 
-    parts: tuple[AppliedParts, ...] = ()
-    poses: tuple[AppliedPose, ...] = ()
-    images: tuple[AppliedImageAttention, ...] = ()
+    every: tuple[Applied, ...] = ()
 
     def plus(self, applied: Applied) -> EverythingApplied:
-        return self._replace(**{applied.kind: (*getattr(self, applied.kind), applied)})
+        return EverythingApplied((*self.every, applied))
+
+    def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
+        return tuple(applied for applied in self.every if isinstance(applied, kind))
+
+    def only(self, acts: Callable[[Applied], bool]) -> EverythingApplied:
+        """What of it acts."""
+        return EverythingApplied(tuple(applied for applied in self.every if acts(applied)))
 
     @property
     def timed(self) -> bool:
         """Whether something acts in a part of the noise schedule only."""
-        return any(applied.start > 0 or applied.end < 1 for kind in self for applied in kind)
-
-    def only(self, acts) -> EverythingApplied:
-        """What of it acts. acts: Applied -> bool"""
-        return EverythingApplied(*(tuple(applied for applied in kind if acts(applied)) for kind in self))
+        return any(applied.start > 0 or applied.end < 1 for applied in self.every)
 
 
 def _require_same(made_for: Architecture, has: Architecture, what: str, node: str):

@@ -31,11 +31,3 @@ def project_references(
                 groups.append(ReferenceGroup(k[:0], v[:0], region=region))
     references = join_references(groups)
     return references if as_mask else references.widened(layer.heads)
-
-
-def bytes_of(parts: tuple[AppliedParts, ...], dtype: torch.dtype) -> int:
-    """What the keys and values of these parts take in memory while sampling."""
-    tokens = sum(
-        bank.tokens.numel() for applied in parts for reference in applied.appearance.references for bank in reference.banks.values()
-    )
-    return 2 * tokens * dtype.itemsize

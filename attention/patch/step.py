@@ -28,16 +28,16 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     options = transformer_options or {}
     model, run = executor.class_obj, run_of(options)
     run.reached = True
-    every: EverythingApplied = options.get(APPLIED, EverythingApplied())
+    applied: EverythingApplied = options.get(APPLIED, EverythingApplied())
     attribution = options.get(ATTRIBUTION)
     # Sigmas are on the model's device, and to read one waits for all that a GPU has in hand: only where it matters.
-    sigma = float(t.max()) if attribution is not None or every.timed else None
-    acting = every if sigma is None else every.only(partial(_acts_at, sigma=sigma, sampling=model.model_sampling, run=run))
-    if any(acting):
+    sigma = float(t.max()) if attribution is not None or applied.timed else None
+    acting = applied if sigma is None else applied.only(partial(_acts_at, sigma=sigma, sampling=model.model_sampling, run=run))
+    if acting.every:
         batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
         _warn_of_unknown_layout(batch, acting, run)
         if attribution is not None and batch.whole:
-            attribution.describe(every.parts, acting.parts, batch.grid, sigma)
+            attribution.describe(applied.of(AppliedParts), acting.of(AppliedParts), batch.grid, sigma)
         else:
             attribution = None
         options = {**options, **_patches(model, acting, batch, x.device, attribution, options, run)}
@@ -53,8 +53,8 @@ def _acts_at(applied: Applied, sigma: float, sampling, run: Run) -> bool:
 
 def _warn_of_unknown_layout(batch: Batch, acting: EverythingApplied, run: Run):
     """Warns where the batch does not tell which latent, or which part of it, a pose or a region belongs to."""
-    poses = [(applied, "pose", applied.image) for applied in acting.poses]
-    regions = [(applied, "region", applied.region) for applied in acting.parts if applied.region is not None]
+    poses = [(applied, "pose", applied.image) for applied in acting.of(AppliedPose)]
+    regions = [(applied, "region", applied.region) for applied in acting.of(AppliedParts) if applied.region is not None]
     for applied, what, maps in (*poses, *regions):
         if batch.tiled:
             run.warn(
@@ -78,15 +78,15 @@ def _patches(
     replace = {name: dict(blocks) for name, blocks in options.get("patches_replace", {}).items()}
     patches = dict(options.get("patches", {}))
     where = device, model.get_dtype_inference()
-    for applied in acting.poses:
+    for applied in acting.of(AppliedPose):
         guider = copy_beside(model, applied.guider, APPLIED)
         features = batch.spread(partial(_pose_features, applied, guider, *where, run))
         patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features, batch)]
     if any(batch.positive_chunks(options)):
-        if acting.parts:
-            _share_references(replace, model, acting.parts, batch, *where, attribution, options, run)
-        if acting.images:
-            _add_image_tokens(replace, model, acting.images, batch, *where, run)
+        if parts := acting.of(AppliedParts):
+            _share_references(replace, model, parts, batch, *where, attribution, options, run)
+        if images := acting.of(AppliedImageAttention):
+            _add_image_tokens(replace, model, images, batch, *where, run)
     return {"patches_replace": replace, "patches": patches}
 
 

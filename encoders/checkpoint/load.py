@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -23,11 +22,10 @@ from comfy.model_patcher import ModelPatcher
 
 from ...attention.image_attention import ImageAttention
 from ...attention.patch.host.unet import diffusers_block_names
-from ...pictures.model_files import require_fit
 from ..appearance import AppearanceEncoder
 from ..pose_network import PoseNetwork
 from .configs import feature_extractor_config, image_encoder_config, pose_guider_config, text_encoder_config, vae_config
-from .files import DOWNLOAD, REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing
+from .files import REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing
 from .unet import load_appearance_encoder, load_model, unet_config
 
 IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
@@ -166,11 +164,9 @@ def load_image_attention(folder: str) -> ModelPatcher:
     layers = ("to_k_dc", "to_v_dc")
     expected = {f"{name}.attn2.processor.{layer}.weight" for name in names for layer in layers}
     require_none_missing(list(expected - weights.keys()), folder, "decoupled_attn.pth")
-    require_fit(os.path.join(folder, "unet", "config.json"), {"cross_attention_dim": config["context_dim"]}, {
-        "cross_attention_dim": weights[f"{next(iter(names))}.attn2.processor.to_k_dc.weight"].shape[-1],
-    }, DOWNLOAD)
-    channels = {address: weights[f"{name}.attn2.processor.to_k_dc.weight"].shape[0] for name, address in names.items()}
-    attention = ImageAttention(channels, config["context_dim"], comfy.ops.manual_cast)
+    shapes = {address: weights[f"{name}.attn2.processor.to_k_dc.weight"].shape for name, address in names.items()}
+    channels, token_channels = {address: shape[0] for address, shape in shapes.items()}, next(iter(shapes.values()))[-1]
+    attention = ImageAttention(channels, token_channels, config["context_dim"], comfy.ops.manual_cast)
     return _patcher(attention, {
         f"{layer}.{i}.weight": weights[f"{name}.attn2.processor.{layer}.weight"]
         for i, name in enumerate(names) for layer in layers

@@ -100,6 +100,14 @@ def projections(attention: nn.Module, address: BlockAddress) -> Projections:
         ) from None
 
 
+def heads_of(model: ModelPatcher) -> dict[BlockAddress, int]:
+    """Heads of each self-attention of this MODEL as it is patched. raises: ValueError as `projections`"""
+    return {
+        address: projections(model.get_model_object(f"diffusion_model.{path}.attn1"), address).heads
+        for address, path in _block_paths(require_unet(model)).items()
+    }
+
+
 class Architecture(NamedTuple):
     """What tells U-Nets apart: the width of each self-attention, and that of the text."""
 
