@@ -19,7 +19,7 @@ from comfy.model_sampling import ModelSamplingDiscrete, ModelSamplingDiscreteEDM
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference, select_tokens
 from ..attention.patch.host.alone import latent_channels, read_norm1, takes_pooled_text
 from ..attention.patch.host.changes import patched_schedule
-from ..attention.patch.host.unet import input_channels, require_unet, text_width
+from ..attention.patch.host.unet import context_channels, input_channels, require_unet
 from ..attention.patch.host.vae import latents_of
 from ..attention.reference_mask import token_mask
 from ..pictures.frame import fit_to_frame
@@ -164,7 +164,7 @@ def model_as_encoder(model: ModelPatcher, noise_level: int) -> AppearanceEncoder
 
 
 def _check_context(encoder: AppearanceEncoder, labelled: LabelledPart):
-    expected, got = text_width(encoder.patcher), labelled.text_embedding.shape[-1]
+    expected, got = context_channels(encoder.patcher), labelled.text_embedding.shape[-1]
     if got != expected:
         raise ValueError(
             f"Part '{escaped(labelled.part.label)}': its label was embedded with {got} channels, but the appearance encoder "

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from .carried import Carried
-from .host.sampling import chunks_of, latents_told, layer_of, rows_told, strip_of
+from .host.sampling import band_of, chunks_of, latents_told, layer_of, rows_told
 from .rows import Span, coupled, spans_of, take
 
 
@@ -59,7 +59,7 @@ class Batch(Carried):
         self._numbers = chunks = chunks_of(options, [0])
         self.grid = tuple(x.shape[2:])
         self.sampled = sampled or Sampled(max(1, len(x) // len(chunks)), self.grid, (), {})
-        self._strip, told = strip_of(options), latents_told(options)
+        self._band, told = band_of(options), latents_told(options)
         self._latents = tuple(range(self.sampled.latents)) if told is None else told
         self._all_latents = told is None
         uuids = options.get("uuids", ())
@@ -76,12 +76,12 @@ class Batch(Carried):
     def whole(self) -> bool:
         """Whether every row is a whole latent, and each latent is there once for each conditioning."""
         every = self._all_latents and len(self.rows) == self._chunks * self.sampled.latents
-        return every and self._strip is None and self.grid == self.sampled.grid
+        return every and self._band is None and self.grid == self.sampled.grid
 
     @property
     def tiled(self) -> bool:
         """Whether rows are pieces of latents of which nobody tells where they lie."""
-        told = any(uuid in self.sampled.areas for uuid in self._uuids) or self._strip is not None
+        told = any(uuid in self.sampled.areas for uuid in self._uuids) or self._band is not None
         return not told and (self.grid != self.sampled.grid or len(self.rows) > self._chunks * len(self._latents))
 
     @property
@@ -233,14 +233,14 @@ class Batch(Carried):
     def whole_size(self, chunk: int = 0) -> tuple[int, int]:
         """(h, w) of the latent of which a chunk is a part"""
         size = list(self.sampled.grid if self._uuids[chunk] in self.sampled.areas else self.grid)
-        if self._strip is not None:
-            size[self._strip.dim - 2] = self._strip.total
+        if self._band is not None:
+            size[self._band.dim - 2] = self._band.total
         return tuple(size)
 
     def _cut(self, chunk: int, whole: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C, h, w]"""
-        if self._strip is not None:
-            whole = whole.index_select(self._strip.dim, torch.tensor(self._strip.indices, device=whole.device))
+        if self._band is not None:
+            whole = whole.index_select(self._band.dim, torch.tensor(self._band.indices, device=whole.device))
         area = self.sampled.areas.get(self._uuids[chunk])
         if area:
             whole = whole[:, :, area[2]:area[2] + self.grid[0], area[3]:area[3] + self.grid[1]]

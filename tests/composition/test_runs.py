@@ -84,8 +84,10 @@ def test_each_of_two_pose_guiders_has_its_own_copy(checkpoint, draw, tmp_path):
     shutil.copytree(GOLDEN / "checkpoint" / "pose_guider", tmp_path / "pose_guider")
     (file,) = tmp_path.glob("pose_guider/*.safetensors")
     safetensors.torch.save_file({name: 3 * weight for name, weight in safetensors.torch.load_file(file).items()}, file)
-    model = apply_pose(apply_pose(checkpoint.model, checkpoint.pose_guider), load_pose_guider(str(tmp_path)))
+    first, second = checkpoint.pose_guider, load_pose_guider(str(tmp_path))
+    model, twice = (apply_pose(apply_pose(checkpoint.model, first), guider) for guider in (second, first))
     expected = draw(model)
+    assert rel(draw(twice), expected) > 0.01
     both, copy = on_two_devices(model)
     assert len(copy.get_additional_models_with_key("parts2whole")) == 2
     assert rel(draw(both), expected) < 1e-5

@@ -1,8 +1,10 @@
 """Labels as CLIP text: of one text encoder, and of SDXL's two."""
 
+import comfy.model_management
 import comfy.sd
 import comfy.sdxl_clip
 import comfy.supported_models_base
+import comfy.utils
 import pytest
 import torch
 from harness.workbench import run
@@ -32,6 +34,20 @@ def test_the_embedding_is_that_of_the_label(checkpoint):
     text, pooled = checkpoint.clip.encode_from_tokens(checkpoint.clip.tokenize("shoes"), return_pooled=True)
     assert torch.equal(labelled.text_embedding, text) and torch.equal(labelled.pooled, pooled)
     assert not torch.equal(embed(checkpoint.clip, "face").text_embedding, text)
+
+
+def test_it_tells_how_far_it_is_and_can_be_interrupted(checkpoint, monkeypatch):
+    part, seen = run("Parts2WholeMakePart", image=torch.rand(1, 8, 8, 3), label="face"), []
+
+    def tell(value, total, preview, **where):
+        seen.append((value, total))
+        if value == 2:
+            comfy.model_management.interrupt_current_processing()
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", tell)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={f"part{i}": part for i in range(3)})
+    assert seen == [(1, 3), (2, 3)]
 
 
 def test_a_long_label_is_cut_with_a_warning_that_says_what(checkpoint, caplog):

@@ -46,7 +46,7 @@ def positive_conds(guider) -> list[dict]:
     return guider.conds.get("positive") or []
 
 
-class Strip(NamedTuple):
+class Band(NamedTuple):
     """Which rows (dim 2) or columns (dim 3) of the latent a call is about: their numbers, and how many there are in all."""
 
     dim: int
@@ -63,10 +63,10 @@ def latents_told(options: dict[str, Any]) -> tuple[int, ...] | None:
     return None if frames.get("sub_idxs") is None else tuple(int(i) for i in frames["sub_idxs"])
 
 
-def strip_of(options: dict[str, Any]) -> Strip | None:
-    """The strip of the latent that a call is about; None: the whole of it, as far as anyone tells."""
+def band_of(options: dict[str, Any]) -> Band | None:
+    """The band of the latent that a call is about; None: the whole of it, as far as anyone tells."""
     core = options.get("context_window")
-    return None if core is None or core.dim < 2 else Strip(core.dim, _window_indices(core), core.total_frames)
+    return None if core is None or core.dim < 2 else Band(core.dim, _window_indices(core), core.total_frames)
 
 
 def _window_indices(window) -> tuple[int, ...]:

@@ -145,7 +145,7 @@ def first_width(unet: nn.Module) -> int:
     return unet.input_blocks[0][0].weight.shape[0]
 
 
-def text_width(model: ModelPatcher) -> int:
+def context_channels(model: ModelPatcher) -> int:
     """Channels of the text that the first cross-attention takes, also of a U-Net that lacks the last one."""
     block = next(iter(transformer_blocks(model.model.diffusion_model).values()))
     return block.attn2.to_k.weight.shape[1]
