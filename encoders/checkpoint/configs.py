@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 
@@ -141,6 +142,24 @@ def pose_guider_config(folder: str, weights: Weights) -> dict:
         "conditioning_embedding_channels": shape("conv_out.weight", 4)[0],
     }, DOWNLOAD)
     return config
+
+
+def image_attention_sizes(folder: str, weights: Weights, blocks: Iterable[str]) -> tuple[list[int], int]:
+    """The width of each block's projections, and that of an image token.
+
+    blocks: diffusers' names
+    raises: ValueError for projections that are missing, or do not belong to each other
+    """
+    shape, sizes = _Shapes(folder, "decoupled_attn.pth", weights), []
+    for block in blocks:
+        keys, values = (shape(f"{block}.attn2.processor.{layer}.weight", 2) for layer in ("to_k_dc", "to_v_dc"))
+        sizes.append(keys)
+        if not keys == values == [keys[0], sizes[0][1]]:
+            raise ValueError(
+                f"{os.path.join(folder, 'decoupled_attn.pth')}: the projections of {block} have the shapes {keys} and {values}, "
+                f"expected two alike, for image tokens of {sizes[0][1]} channels as in the first block. {DOWNLOAD}"
+            )
+    return [keys[0] for keys in sizes], sizes[0][1]
 
 
 def scheduler_config(folder: str) -> dict:

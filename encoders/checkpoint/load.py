@@ -24,7 +24,14 @@ from ...attention.image_attention import ImageAttention
 from ...attention.patch.host.unet import diffusers_block_names
 from ..appearance import AppearanceEncoder
 from ..pose_network import PoseNetwork
-from .configs import feature_extractor_config, image_encoder_config, pose_guider_config, text_encoder_config, vae_config
+from .configs import (
+    feature_extractor_config,
+    image_attention_sizes,
+    image_encoder_config,
+    pose_guider_config,
+    text_encoder_config,
+    vae_config,
+)
 from .files import REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing
 from .unet import load_appearance_encoder, load_model, unet_config
 
@@ -161,15 +168,13 @@ def load_image_attention(folder: str) -> ModelPatcher:
     config = unet_config(folder, "unet").unet_config
     weights = read_weights(folder, "", IMAGE_ATTENTION_FILES)
     names = diffusers_block_names(config)
-    layers = ("to_k_dc", "to_v_dc")
-    expected = {f"{name}.attn2.processor.{layer}.weight" for name in names for layer in layers}
-    require_none_missing(list(expected - weights.keys()), folder, "decoupled_attn.pth")
-    shapes = {address: weights[f"{name}.attn2.processor.to_k_dc.weight"].shape for name, address in names.items()}
-    channels, token_channels = {address: shape[0] for address, shape in shapes.items()}, next(iter(shapes.values()))[-1]
-    attention = ImageAttention(channels, token_channels, config["context_dim"], comfy.ops.manual_cast)
+    channels, token_channels = image_attention_sizes(folder, weights, names)
+    attention = ImageAttention(
+        dict(zip(names.values(), channels)), token_channels, config["context_dim"], comfy.ops.manual_cast
+    )
     return _patcher(attention, {
         f"{layer}.{i}.weight": weights[f"{name}.attn2.processor.{layer}.weight"]
-        for i, name in enumerate(names) for layer in layers
+        for i, name in enumerate(names) for layer in ("to_k_dc", "to_v_dc")
     }, folder, "decoupled_attn.pth")
 
 

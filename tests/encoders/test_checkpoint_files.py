@@ -48,6 +48,23 @@ def test_missing_tensors_of_the_vae_and_the_image_attention_are_named(copy):
         loading.load_image_attention(str(copy))
 
 
+@pytest.mark.parametrize("shape", [(32, 48), (64, 32), (32,)], ids=str)
+def test_projections_that_do_not_belong_to_each_other_are_named(copy, shape):
+    weights = safetensors.torch.load_file(copy / "decoupled_attn.pth")
+    block = "down_blocks.0.attentions.1.transformer_blocks.0"
+    weights[f"{block}.attn2.processor.to_v_dc.weight"] = torch.zeros(shape)
+    safetensors.torch.save_file(weights, copy / "decoupled_attn.pth")
+    with pytest.raises(ValueError, match=rf"{block}.*{list(shape)}.*ownload".replace("[", r"\[").replace("]", r"\]")):
+        loading.load_image_attention(str(copy))
+
+
+def test_the_width_of_image_tokens_is_that_of_their_projections(copy):
+    weights = safetensors.torch.load_file(copy / "decoupled_attn.pth")
+    safetensors.torch.save_file({name: torch.zeros(len(each), 48) for name, each in weights.items()}, copy / "decoupled_attn.pth")
+    attention = loading.load_image_attention(str(copy)).model
+    assert (attention.token_channels, attention.context_channels) == (48, 32)
+
+
 FILES = sorted(
     str(path.relative_to(GOLDEN / "checkpoint")) for path in (GOLDEN / "checkpoint").rglob("*")
     # The host's own tokenizer serves, and model_index.json says nothing that the folders do not.
