@@ -23,7 +23,10 @@ import torch.nn.functional as F
 
 from .carried import Carried
 from .host.sampling import band_of, chunks_of, latents_told, layer_of, rows_told
-from .rows import Span, coupled, spans_of, take
+from .rows import Span, chunk_by_chunk, spans_of, take
+
+# In the options of a block: which rows of its cross-attention are the positive conditioning's, where other nodes repeat some.
+ROWS = "parts2whole_rows"
 
 
 class Sampled(NamedTuple):
@@ -65,11 +68,10 @@ class Batch(Carried):
         uuids = options.get("uuids", ())
         self._uuids = uuids if len(uuids) == len(chunks) else [None] * len(chunks)
         self._chunks = len(chunks)
-        self._chunk_by_chunk = False
-        if text is not None and len(text) == len(x) > self._chunks * len(self._latents) and self._chunks > 1:
-            # Tiles: where the first two have one text and the last another, the tiles of a chunk follow each other.
-            one, last = len(self._latents), len(x) - 1
-            self._chunk_by_chunk = torch.equal(text[0], text[one]) and not torch.equal(text[0], text[last])
+        turns, rest = divmod(len(x), self._chunks * len(self._latents))
+        tiles = self._chunks > 1 and turns > 1 and rest == 0
+        # None: it cannot be told
+        self._chunk_by_chunk = chunk_by_chunk(x, text, turns, self._chunks, len(self._latents)) if tiles else False
         self.rows = self._lay_out(len(x), self._chunks)
 
     @property
@@ -102,39 +104,33 @@ class Batch(Carried):
         layer, subset = layer_of(options), rows_told(options)
         rows = layer.rows if layer else count
         if count % rows == 0:
-            return spans_of(self._flags(rows, options))
+            return spans_of(self.flags(rows, options))
         if subset is not None and len(subset) == count:
-            flags = self._flags(rows, options)
+            flags = self.flags(rows, options)
             return spans_of([flags[row] for row in subset])
         chunks = len(chunks_of(options, self._numbers))
         if chunks < self._chunks and count * self._chunks == rows * chunks:
-            return spans_of(self._flags(count, options))
+            return spans_of(self.flags(count, options))
         raise ValueError(
             f"Another node gives the self-attention {count} rows where the layer has {rows}, so it cannot be told which of them "
             "parts belong to: remove that node, or Apply Parts2Whole."
         )
 
-    def text_spans(self, q: torch.Tensor, k: torch.Tensor, options: dict[str, Any]) -> list[Span]:
-        """The spans of the rows of a cross-attention layer, of its queries [n, T, C] and keys [n, S, C].
+    def text_spans(self, count: int, options: dict[str, Any]) -> list[Span]:
+        """The spans of a cross-attention layer's rows, of which there are `count`.
 
         raises: ValueError where it cannot be told what the rows are
         """
-        count = len(q)
-        layer = layer_of(options)
+        layer, told = layer_of(options), options.get(ROWS)
         rows = layer.rows if layer else len(self.rows)
         if count == rows:
-            return spans_of(self._flags(rows, options))
-        chunks = chunks_of(options, self._numbers)
-        if rows % len(chunks):
-            raise self._unknown(rows, len(chunks))
-        one = rows // len(chunks)
-        repeats = coupled(q, k, chunks, one)
-        if repeats is None:
+            return spans_of(self.flags(rows, options))
+        if told is None or len(told) != count:
             raise ValueError(
                 f"Another node gives the cross-attention {count} rows where the layer has {rows}, so it cannot be told which of "
                 "them image tokens belong to: remove that node, or Apply Part Image Attention."
             )
-        return spans_of([flag for flag, times in zip(self.positive_chunks(options), repeats) for _ in range(times * one)])
+        return spans_of(told)
 
     def spread(self, whole: Callable[[int, tuple[int, int]], torch.Tensor]) -> torch.Tensor:
         """For every row the map of its latent, cut to where the row lies.
@@ -219,8 +215,11 @@ class Batch(Carried):
             return [Row(chunk, latent) for chunk in range(chunks) for _ in range(turns) for latent in latents]
         return [Row(chunk, latent) for _ in range(turns) for chunk in range(chunks) for latent in latents]
 
-    def _flags(self, rows: int, options: dict[str, Any]) -> list[bool]:
+    def flags(self, rows: int, options: dict[str, Any]) -> list[bool]:
+        """For each row of a layer that no node repeats or tiles, whether it is the positive conditioning's."""
         chunks = self.positive_chunks(options)
+        if self._chunk_by_chunk is None and any(chunks) and not all(chunks):
+            raise self._unknown(rows, len(chunks))
         return [chunks[row.chunk] for row in self._lay_out(rows, len(chunks))]
 
     @staticmethod

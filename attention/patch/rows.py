@@ -64,31 +64,20 @@ def sum_by_latent(x: torch.Tensor, chunks: int) -> torch.Tensor:
     return reduce(x, "(chunks latents) ... -> latents ...", "sum", chunks=chunks)
 
 
-def coupled(q: torch.Tensor, k: torch.Tensor, chunks: list[int], rows: int) -> list[int] | None:
-    """How often each chunk stands in a cross-attention: attention couple repeats the conditional ones, each as a whole, once for
-    each of its own prompts; or all chunks.
+def chunk_by_chunk(x: torch.Tensor, text: torch.Tensor | None, turns: int, chunks: int, latents: int) -> bool | None:
+    """Whether tiles side by side in a batch lie chunk by chunk, [u u c c], and not tile by tile, [u c u c]. A tile is the same in
+    all chunks, and a chunk's text is the same in all tiles.
 
-    q: [n, T, C]; k: [n, S, C]
-    chunks: their numbers in cond_or_uncond, of which other packs call 0 conditional: positive is ours
-    rows: how many each chunk has in the layer
+    x: [R, C, h, w]; text: [R, S, D] or None
     returns: None where it cannot be told
     """
-    conditional = chunks.count(0)
-    times, rest = divmod(len(q) - rows * (len(chunks) - conditional), rows * max(conditional, 1))
-    some = conditional > 0 and rest == 0 and times >= 1
-    every, rest = divmod(len(q), rows * len(chunks))
-    if rest == 0 and (not some or conditional < len(chunks) and _repeated(q, k, chunks, every, rows)):
-        return [every] * len(chunks)
-    return [times if number == 0 else 1 for number in chunks] if some else None
+    told = [_alike(x, (chunks, turns * latents), 0), _alike(x, (turns, chunks, latents), 1)]
+    if told[0] == told[1] and text is not None and len(text) == len(x):
+        told = [_alike(text, (chunks, turns, latents), 1), _alike(text, (turns, chunks * latents), 0)]
+    return told[0] if told[0] != told[1] else None
 
 
-def _repeated(q: torch.Tensor, k: torch.Tensor, chunks: list[int], times: int, rows: int) -> bool:
-    """Whether every chunk stands so many times, each time with so many rows."""
-    every = q.unflatten(0, (len(chunks), times, rows))
-    if not torch.equal(every[:, 0], every[:, 1]):
-        return False
-    if not torch.equal(every[0, 0], every[-1, 0]):
-        return True
-    # Before the first text was read, the queries of all conditionings are the same: the texts are not.
-    texts = k.unflatten(0, (len(chunks), times, rows))
-    return all(torch.equal(text[0], text[1]) for text, number in zip(texts, chunks) if number != 0)
+def _alike(x: torch.Tensor, shape: tuple[int, ...], dim: int) -> bool:
+    """Whether all rows along one of the dimensions that rows are taken apart into are equal."""
+    x = x.unflatten(0, shape)
+    return bool((x == x.narrow(dim, 0, 1)).all())

@@ -19,6 +19,7 @@ from .host.unet import block_depths, projections, transformer_blocks
 from .pose import AddPose, encode_pose
 from .reference_keys import project_references
 from .run import APPLIED, ATTRIBUTION, SAMPLED, Run, run_of
+from .text_rows import TellRows
 from .unet_patches import AddImageTokens, ShareReferences, takes_mask
 
 
@@ -99,6 +100,8 @@ def _patches(call: Call, acting: EverythingApplied, attribution: Attribution | N
             _share_references(call, replace, parts, attribution)
         if images := acting.of(AppliedImageAttention):
             _add_image_tokens(call, replace, images)
+            if others := patches.get("attn2_patch"):
+                patches["attn2_patch"] = [TellRows(others, call.batch)]
     return {"patches_replace": replace, "patches": patches}
 
 

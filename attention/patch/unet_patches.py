@@ -83,7 +83,7 @@ class AddImageTokens(Carried):
 
     def __call__(self, q, k, v, options):
         out = _attend(q, k, v, self.heads, options, self.previous)
-        spans = self.batch.text_spans(q, k, options)
+        spans = self.batch.text_spans(len(q), options)
         if not any(span.positive for span in spans):
             return out
         kinds = {positive: take(out, spans, positive) for positive in {span.positive for span in spans}}

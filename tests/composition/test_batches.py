@@ -101,6 +101,23 @@ def test_prompts_that_are_the_base_again_change_nothing(checkpoint, parts, draw,
     assert rel(draw(checkpoint.model, latent=noise(batch=2), cfg=cfg), expected) > 1e-3, "the image tokens are seen"
 
 
+def rearranged(model, order, back):
+    """A pack that gives the cross-attention the rows of [u, c] in another order, and brings back what it makes of them."""
+    model = model.clone()
+    model.set_model_attn2_patch(lambda n, context, value, options: [x[order] for x in (n, context, context)])
+    model.set_model_attn2_output_patch(lambda n, options: torch.stack([n[rows].mean(0) for rows in back]))
+    return model
+
+
+@pytest.mark.parametrize("order, back", [
+    ([0, 1, 0, 1], [[0, 2], [1, 3]]), ([0, 0, 1, 1], [[0, 1], [2, 3]]), ([1, 0, 1, 1], [[1], [0, 2, 3]]), ([1, 1, 0], [[2], [0, 1]]),
+], ids=["the whole batch", "each row", "in front", "conditional rows first"])
+def test_repeats_in_any_order_change_nothing(checkpoint, parts, draw, order, back):
+    """Without parts the rows of both conditionings are equal in the first cross-attention."""
+    model = apply_image_attention(checkpoint.model, checkpoint, parts)
+    assert rel(draw(rearranged(model, order, back), steps=1), draw(model, steps=1)) < 1e-5
+
+
 def test_each_latent_of_a_coupled_batch_is_as_alone(checkpoint, parts, draw):
     other = text(checkpoint.clip, "a blue coat")[0][0]
     model = couple(apply_image_attention(checkpoint.model, checkpoint, parts), [other])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from parts2whole.attention.patch.batch import Batch, Sampled
 from parts2whole.attention.patch.rows import Span, put_together, take
+from parts2whole.attention.patch.text_rows import TellRows
 
 
 def test_take_and_put_together_are_inverse():
@@ -40,13 +41,77 @@ def test_rows_of_one_kind_and_of_some_conditionings():
     assert flags(batch, 4, {}) == [False, False, True, True], "where another node's options tell nothing, the call's own do"
 
 
-def test_repeats_of_all_conditionings_are_told_by_their_queries():
-    """Attention couple with prompts of its own for the negative conditioning too."""
-    options = {"cond_or_uncond": [1, 0], "activations_shape": (2, 8, 4, 4)}
-    q, k = torch.tensor([1.0, 1, 2, 2]).reshape(4, 1, 1), torch.arange(4.0).reshape(4, 1, 1)
-    assert layout(2, options, latents=1).text_spans(q, k, options) == [Span(False, 0, 2), Span(True, 2, 4)]
-    q = torch.tensor([1.0, 2, 2, 2]).reshape(4, 1, 1)
-    assert layout(2, options, latents=1).text_spans(q, k, options) == [Span(False, 0, 1), Span(True, 1, 4)]
+def tell(repeat, n, options, chunks=(1, 0)):
+    options = {"cond_or_uncond": list(chunks), "activations_shape": (len(n), 8, 4, 4), **options}
+    batch = layout(len(n), options, latents=len(n) // len(chunks))
+    given, *_ = TellRows([repeat], batch)(n, n.clone(), n.clone(), options)
+    return [span.positive for span in batch.text_spans(len(given), options) for _ in range(span.start, span.stop)]
+
+
+REPEATS = {
+    "in place": [0, 1, 2, 3, 2, 3], "interleaved": [0, 1, 2, 2, 3, 3], "in front": [2, 3, 0, 1, 2, 3], "first": [2, 3, 2, 3, 0, 1],
+    "the whole batch": [0, 1, 2, 3, 0, 1, 2, 3], "each row": [0, 0, 1, 1, 2, 2, 3, 3], "each chunk": [0, 1, 0, 1, 2, 3, 2, 3],
+    "shuffled": [3, 1, 2, 0, 2],
+}
+
+
+@pytest.mark.parametrize("alike", [False, True], ids=["", "alike"])
+@pytest.mark.parametrize("order", REPEATS.values(), ids=REPEATS)
+def test_repeats_of_a_cross_attentions_rows_in_any_order(order, alike):
+    """alike: as before the first text was read, when the rows of all conditionings are equal"""
+    n = torch.randn(4, 6, 3)
+    if alike:
+        n[2:] = n[:2]
+    assert tell(lambda n, context, value, options: [x[order] for x in (n, context, value)], n, {}) == [row >= 2 for row in order]
+
+
+def test_repeats_that_cannot_be_told_are_refused():
+    def mixed(n, context, value, options):
+        return [torch.cat([x, x.mean(0, keepdim=True)]) for x in (n, context, value)]
+
+    with pytest.raises(ValueError, match="gives the cross-attention 5 rows where the layer has 4"):
+        tell(mixed, torch.randn(4, 6, 3), {})
+    for kept in ([2, 3], [0] * 5):
+        with pytest.raises(ValueError, match=f"gives the cross-attention {len(kept)} rows where the layer has 4"):
+            tell(lambda n, *others, kept=kept: [x[kept] for x in (n, *others[:2])], torch.randn(4, 6, 3), {})
+    batch, options = layout(4, {"cond_or_uncond": [1, 0]}), {"cond_or_uncond": [1, 0], "activations_shape": (4, 8, 4, 4)}
+    with pytest.raises(ValueError, match="gives the cross-attention 8 rows where the layer has 4"):
+        batch.text_spans(8, options)
+
+
+def test_telling_rows_takes_no_random_numbers_and_leaves_the_text():
+    def repeat(n, context, value, options):
+        torch.rand(1)
+        context *= 2
+        return n.repeat(2, 1, 1), context.repeat(2, 1, 1), value.repeat(2, 1, 1)
+
+    n, context, options = torch.ones(4, 6, 3), torch.ones(4, 2, 3), {"cond_or_uncond": [1, 0], "activations_shape": (4, 8, 4, 4)}
+    torch.manual_seed(0)
+    repeat(n, context.clone(), context.clone(), options)
+    expected = torch.get_rng_state()
+    torch.manual_seed(0)
+    TellRows([repeat], layout(4, options))(n, context, context.clone(), options)
+    assert torch.equal(torch.get_rng_state(), expected)
+    assert context.eq(2).all()
+
+
+@pytest.mark.parametrize("by_chunk", [False, True])
+@pytest.mark.parametrize("same", ["latent", "text", "neither", "both"])
+def test_tiles_side_by_side_are_told_by_what_repeats(same, by_chunk):
+    """Three tiles of two latents: a tile is the same in both conditionings, and a text in all tiles."""
+    tiles = torch.zeros(3, 1, 2, 4, 2, 2) if same in ("latent", "both") else torch.randn(3, 1, 2, 4, 2, 2)
+    texts = torch.zeros(1, 2, 1, 5, 3) if same in ("text", "both") else torch.randn(1, 2, 1, 5, 3)
+    x, text = tiles.expand(3, 2, 2, 4, 2, 2), texts.expand(3, 2, 2, 5, 3)
+    if by_chunk:
+        x, text = x.transpose(0, 1), text.transpose(0, 1)
+    options = {"cond_or_uncond": [1, 0]}
+    batch = Batch(Sampled(2, (4, 4), (True, False), {}), options, x.flatten(0, 2), text.flatten(0, 2))
+    if same == "both":
+        with pytest.raises(ValueError, match="gives the U-Net 12 rows for 2 conditionings"):
+            flags(batch, 12, options)
+    else:
+        one = [False, False, True, True]
+        assert flags(batch, 12, options) == (sorted(one * 3) if by_chunk else one * 3)
 
 
 def test_which_batches_are_whole_and_which_are_tiles():
@@ -72,8 +137,8 @@ def test_uuids_of_other_conditionings_are_not_believed():
 
 def test_rows_that_are_no_multiple_of_the_conditionings_are_refused():
     options = {"cond_or_uncond": [1, 0], "uuids": ["u", "c"]}
-    batch, rows = layout(4, options), torch.zeros(3, 4, 8)
+    batch = layout(4, options)
     with pytest.raises(ValueError, match="gives the U-Net 1 rows for 2 conditionings"):
-        batch.text_spans(rows, rows, {**options, "activations_shape": (1, 8, 4, 4)})
+        batch.text_spans(1, {**options, "activations_shape": (1, 8, 4, 4)})
     with pytest.raises(ValueError, match="gives the U-Net 4 rows for 1 conditionings"):
         layout(2, {"cond_or_uncond": [1], "uuids": ["u"]}).like(torch.zeros(2, 1, 4, 4), 4, {"cond_or_uncond": [0]})
