@@ -7,6 +7,7 @@ from pathlib import Path
 
 import folder_paths
 import torch
+import torch.nn as nn
 
 from ...pictures.model_files import read_json, read_tensors
 from ...pictures.model_folders import names_below, path_below
@@ -83,6 +84,40 @@ def require_none_missing(missing: list[str], folder: str, component: str):
         missing = sorted(missing)
         some = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise ValueError(f"The weights in {os.path.join(folder, component)} lack {some}. {DOWNLOAD}")
+
+
+def require_shapes(
+    module: nn.Module, weights: dict[str, torch.Tensor], folder: str, component: str, names: dict[str, str] | None = None
+):
+    """Compares tensors with the layers that they are for, before they are loaded.
+
+    weights: by the module's names; names: those in the file, where they differ
+    raises: ValueError that names the tensors of another shape
+    """
+    expected = {}
+    for path, layer in module.named_modules():
+        for name, shape in _shapes(layer).items():
+            expected[f"{path}.{name}" if path else name] = shape
+    wrong = [
+        f"{(names or {}).get(name, name)} is {list(weight.shape)}, expected {expected[name]}"
+        for name, weight in sorted(weights.items()) if name in expected and list(weight.shape) != expected[name]
+    ]
+    if wrong:
+        some = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+        place = os.path.join(folder, component)
+        raise ValueError(f"The weights in {place} have other shapes than the configuration says: {some}. {DOWNLOAD}")
+
+
+def _shapes(layer: nn.Module) -> dict[str, list[int]]:
+    """What a layer's own tensors must be. Of the host's dynamic memory management it has no tensors yet."""
+    shapes = {name: list(parameter.shape) for name, parameter in layer.named_parameters(recurse=False)}
+    if isinstance(layer, nn.Linear):
+        shapes |= {"weight": [layer.out_features, layer.in_features], "bias": [layer.out_features]}
+    elif isinstance(layer, nn.Conv2d):
+        shapes |= {
+            "weight": [layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size], "bias": [layer.out_channels],
+        }
+    return shapes
 
 
 def _is_checkpoint(path: str) -> bool:

@@ -18,6 +18,7 @@ import comfy.supported_models_base
 import comfy.utils
 import folder_paths
 import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.model_patcher import ModelPatcher
 
 from ...attention.image_attention import ImageAttention
@@ -32,7 +33,7 @@ from .configs import (
     text_encoder_config,
     vae_config,
 )
-from .files import REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing
+from .files import REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing, require_shapes
 from .unet import load_appearance_encoder, load_model, unet_config
 
 IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
@@ -89,6 +90,7 @@ def load_clip(folder: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
         model_options={"clip_l_model_config": {name: config[name] for name in names}},
         disable_dynamic=disable_dynamic,
     )
+    require_shapes(clip.cond_stage_model.clip_l.transformer, weights, folder, "text_encoder")
     missing, _ = clip.load_sd(weights)
     require_none_missing(missing, folder, "text_encoder")
     clip.patcher.cached_patcher_init = (_clip_patcher, (folder,))
@@ -105,7 +107,7 @@ def load_vae(folder: str) -> comfy.sd.VAE:
     config = vae_config(folder, weights)
     widths = config["block_out_channels"]
     weights = comfy.diffusers_convert.convert_vae_state_dict(weights)
-    vae = comfy.sd.VAE(weights, config={"params": {
+    parameters = {
         "embed_dim": config["latent_channels"],
         "ddconfig": {
             "double_z": True,
@@ -119,7 +121,10 @@ def load_vae(folder: str) -> comfy.sd.VAE:
             "attn_resolutions": [],
             "dropout": 0.0,
         },
-    }})
+    }
+    with torch.device("meta"):  # for its shapes: the host's VAE is loaded as it is built
+        require_shapes(AutoencoderKL(**parameters), weights, folder, "vae")
+    vae = comfy.sd.VAE(weights, config={"params": parameters})
     require_none_missing(list(vae.first_stage_model.state_dict().keys() - weights.keys()), folder, "vae")
     vae.patcher.cached_patcher_init = (_vae_patcher, (folder,))
     return vae
@@ -143,6 +148,7 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
         path = Path(temporary, "config.json")
         path.write_text(json.dumps(config))
         clip_vision = comfy.clip_vision.ClipVisionModel(path)
+    require_shapes(clip_vision.model, weights, folder, "image_encoder")
     missing, _ = clip_vision.load_sd(weights)
     require_none_missing(missing, folder, "image_encoder")
     return clip_vision
@@ -187,6 +193,7 @@ def _patcher(
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
+    require_shapes(module, weights, folder, component)
     missing, _ = module.load_state_dict(weights, strict=False, assign=patcher.is_dynamic())
     require_none_missing(missing, folder, component)
     return patcher

@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from ...attention.patch.host.unet import drop_after_last_norm1
 from ..appearance import AppearanceEncoder
 from .configs import require_unet_fits, scheduler_config, unet_numbers, vae_config
-from .files import REFERENCE_UNET, read_config, read_weights, require_none_missing
+from .files import REFERENCE_UNET, read_config, read_weights, require_none_missing, require_shapes
 
 # diffusers' names of noise schedules -> the host's. Its squaredcos_cap_v2 gives no tensor, which its sampling cannot take.
 BETA_SCHEDULES = {"linear": "sqrt_linear", "scaled_linear": "linear"}
@@ -58,9 +58,9 @@ def _load_unet(folder: str, component: str, disable_dynamic: bool = False) -> Mo
     # Before it is loaded, a model of the host's dynamic memory management has no tensors to compare the file's with.
     keys = comfy.utils.unet_to_diffusers(config.unet_config)
     names = {key: name for name, key in keys.items()}
-    missing, _ = model.diffusion_model.load_state_dict(
-        {keys[name]: weight for name, weight in weights.items() if name in keys}, strict=False, assign=patcher.is_dynamic()
-    )
+    weights = {keys[name]: weight for name, weight in weights.items() if name in keys}
+    require_shapes(model.diffusion_model, weights, folder, component, names)
+    missing, _ = model.diffusion_model.load_state_dict(weights, strict=False, assign=patcher.is_dynamic())
     require_none_missing([names[key] for key in missing], folder, component)
     return patcher
 

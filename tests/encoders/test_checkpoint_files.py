@@ -4,6 +4,8 @@ import pickle
 import shutil
 import zipfile
 
+import comfy.memory_management
+import comfy.utils
 import pytest
 import safetensors.torch
 import torch
@@ -63,6 +65,36 @@ def test_the_width_of_image_tokens_is_that_of_their_projections(copy):
     safetensors.torch.save_file({name: torch.zeros(len(each), 48) for name, each in weights.items()}, copy / "decoupled_attn.pth")
     attention = loading.load_image_attention(str(copy)).model
     assert (attention.token_channels, attention.context_channels) == (48, 32)
+
+
+SHAPES = [
+    ("unet", loading.load_model, "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"),
+    ("unet", loading.load_model, "up_blocks.1.resnets.0.norm1.bias"),
+    ("reference_unet", loading.load_appearance_encoder, "down_blocks.0.attentions.0.proj_in.weight"),
+    ("text_encoder", loading.load_clip, "text_model.embeddings.position_embedding.weight"),
+    ("text_encoder", loading.load_clip, "text_model.encoder.layers.0.self_attn.k_proj.bias"),
+    ("vae", loading.load_vae, "decoder.mid_block.attentions.0.to_q.weight"),
+    ("vae", loading.load_vae, "quant_conv.bias"),
+    ("image_encoder", loading.load_clip_vision, "vision_model.embeddings.class_embedding"),
+    ("image_encoder", loading.load_clip_vision, "vision_model.encoder.layers.0.mlp.fc2.weight"),
+    ("pose_guider", loading.load_pose_guider, "blocks.2.bias"),
+    ("", loading.load_image_attention, "mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_v_dc.weight"),
+]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["", "dynamic"])
+@pytest.mark.parametrize("component, load, tensor", SHAPES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_tensor_of_another_shape_is_named_with_the_shape_that_is_expected(copy, monkeypatch, component, load, tensor, dynamic):
+    """Whichever of them it is. dynamic: with the host's dynamic memory management, see its test"""
+    if dynamic:
+        monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+        monkeypatch.setattr(comfy.utils, "load_safetensors", lambda path: (safetensors.torch.load_file(path), {}))
+    file = next(path for path in (copy / component).iterdir() if path.suffix in (".safetensors", ".pth"))
+    weights = safetensors.torch.load_file(file)
+    weights[tensor] = torch.cat([weights[tensor]] * 2)
+    safetensors.torch.save_file(weights, file)
+    with pytest.raises(ValueError, match=r"have other shapes than the configuration says: \S+ is \[[\d, ]+\], expected \["):
+        load(str(copy))
 
 
 FILES = sorted(
