@@ -8,7 +8,7 @@ where they are used:
     chunks of latents           [u u c c]                    the host
     a window of the latents     [u c], [u c]                 context windows, AnimateDiff
     tiles side by side          [u c u c]                    tiled diffusion
-    repeated conditionals       [u c c]                      attention couple, in cross-attention
+    repeated conditionals       [u c c]                      attention couple, in cross-attention (text_rows)
     queries in tiles            [u u u u c c c c]            HyperTile, in self-attention
     rows of one kind            [u]                          reference-only controls
 """
