@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,8 +68,17 @@ class Attribution(Carried):
         grid: (h, w) of the latent
         """
         labels = [(reference.label, each) for each in applied for reference in each.appearance.references]
-        self.names = (ITSELF, *(label for label, _ in labels), REMOVED)
-        self._columns = [0, *(i for i, (_, each) in enumerate(labels, 1) if each in active), len(labels) + 1]
+        acting = [number for number, (_, each) in enumerate(labels) if each in active]
+        self.name([label for label, _ in labels], acting, REMOVED, grid, sigma)
+
+    def name(self, labels: Sequence[str], acting: Sequence[int], last: str, grid: tuple[int, int], sigma: float):
+        """The same for references of any kind.
+
+        acting: the numbers of the labels of those that act at this sigma
+        last: what the last keys are
+        """
+        self.names = (ITSELF, *labels, last)
+        self._columns = [0, *(1 + number for number in acting), 1 + len(labels)]
         if sigma != self._sigma:
             self._to_cpu()
         self._grid, self._sigma = grid, sigma

@@ -50,14 +50,14 @@ class Batch(Carried):
 
     sampled: None where the U-Net is called without the host's sampling
     options: the call's transformer_options
-    x: [R, C, h, w]; text: [R, S, D], a row for each of x, or None
+    x: [R, C, h, w], or [R, C, frames, h, w]; text: [R, S, D], a row for each of x, or None
     """
 
     def __init__(self, sampled: Sampled | None, options: dict[str, Any], x: torch.Tensor, text: torch.Tensor | None = None):
         self._numbers = chunks = chunks_of(options, [0])
-        self.grid = tuple(x.shape[2:])
+        self.grid = tuple(x.shape[-2:])
         self.sampled = sampled or Sampled(max(1, len(x) // len(chunks)), self.grid, (), {})
-        self.window: Window | None = window_of(options)
+        self.window: Window | None = window_of(options, x.ndim)
         over_latents = self.window is not None and self.window.dim == 0
         self._latents = self.window.indices if over_latents else tuple(range(self.sampled.latents))
         uuids = options.get("uuids", ())

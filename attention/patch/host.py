@@ -200,12 +200,12 @@ class Window(NamedTuple):
     total: int
 
 
-def window_of(options: dict[str, Any]) -> Window | None:
-    """The window that a call is about, by whoever tells it."""
+def window_of(options: dict[str, Any], dimensions: int = 4) -> Window | None:
+    """The window that a call is about, by whoever tells it. dimensions: of the latents, of which the last two are rows and columns"""
     core = options.get("context_window")
     if core is not None:
         indices = core.get_tensor(torch.arange(core.total_frames), dim=0) if core.total_frames > 1 else torch.zeros(1)
-        return Window(core.dim, tuple(int(i) for i in indices), core.total_frames)
+        return Window(max(0, core.dim + 4 - dimensions), tuple(int(i) for i in indices), core.total_frames)
     # AnimateDiff-Evolved
     frames = options.get("ad_params") or {}
     if frames.get("sub_idxs") is not None:
@@ -215,7 +215,9 @@ def window_of(options: dict[str, Any]) -> Window | None:
 
 def areas_of(conds: list) -> dict:
     """(height, width, y, x) in latents by the conditioning's uuid, for area conditioning"""
-    return {c["uuid"]: c["area"] for cond in conds for c in cond or () if "area" in c and "uuid" in c}
+    areas = {c["uuid"]: c["area"] for cond in conds for c in cond or () if "area" in c and "uuid" in c}
+    # One in percent has an entry for the frames of a latent too.
+    return {uuid: (*area[:len(area) // 2][-2:], *area[-2:]) for uuid, area in areas.items()}
 
 
 def chunks_of(options: dict[str, Any], otherwise: list[int]) -> list[int]:
