@@ -65,7 +65,7 @@ class WeighReferences(Carried):
         if self.widens:
             q, k, v = self._widened(q, k, v, layout)
         if self.record is not None:
-            self.record(q, k, kwargs.get("mask"), layout, self.frames)
+            self.record(q, k, args[0] if args else kwargs.get("mask"), layout, self.frames)
         out = attend(q, k, v, heads, *args, **kwargs)
         if q.shape[-1] == head_dim:
             return out

@@ -38,9 +38,9 @@ def count_kept(conds: list[list[dict] | None]):
     for cond in (cond for each in conds for cond in each or ()):
         latents, parts = cond.get("model_conds", {}).get("ref_latents"), parts_of(cond)
         if parts and latents is not None and not isinstance(latents, KeptLatents):
-            whole = sum(latent[0].numel() for latent in latents.cond)
-            kept = sum(math.ceil(latent[0].numel() * share) for latent, share in zip(latents.cond, _shares(parts, len(latents.cond))))
-            cond["model_conds"] = {**cond["model_conds"], "ref_latents": KeptLatents(latents.cond, kept / whole)}
+            sizes = [latent[0].numel() for latent in latents.cond]
+            kept = sum(size * share for size, share in zip(sizes, _shares(parts, len(sizes))))
+            cond["model_conds"] = {**cond["model_conds"], "ref_latents": KeptLatents(latents.cond, kept / sum(sizes))}
 
 
 def _smaller(cond: dict) -> dict:

@@ -29,9 +29,9 @@ def require_edit_model(model: ModelPatcher):
     if not names & KINDS:
         unet = "For a U-Net such as SD1.5 or SDXL, use Encode Appearance and Apply Parts2Whole. "
         raise ValueError(
-            f"The MODEL is a {type(network).__name__}, of which it is not known where its reference pictures are, or it takes none. "
-            f"Expected Flux, Kontext, Flux.2, Klein, Qwen-Image-Edit, Krea 2 or Mage-Flow. {unet * hasattr(network, 'input_blocks')}"
-            "For another edit model, use its own nodes without masks."
+            f"The MODEL is a {type(network).__name__}: it takes no reference pictures, or where their tokens are is not known. "
+            "Expected Flux, Kontext, Flux.2, Klein, Qwen-Image-Edit, Krea 2 or Mage-Flow. "
+            f"{unet * hasattr(network, 'input_blocks')}For another edit model, use its own nodes, without masks."
         )
 
 

@@ -58,12 +58,15 @@ class PartReferences(Carried):
         raises: ValueError
         """
         raise ValueError(
-            "The conditioning has references from Reference Parts, but the MODEL does not know their masks. Connect Apply Reference "
-            "Parts between the model loader and the sampler."
+            "The conditioning has references from Reference Parts, but the MODEL does not know their masks. Connect Apply "
+            "Reference Parts between the model loader and the sampler."
         )
 
 
-def add_references(conditioning: list, references: Sequence[tuple[str, torch.Tensor, torch.Tensor]], strength: float, region) -> list:
+def add_references(
+    conditioning: list, references: Sequence[tuple[str, torch.Tensor, torch.Tensor]], strength: float = 1.0,
+    region: torch.Tensor | None = None,
+) -> list:
     """Puts pictures of parts behind the references that a CONDITIONING has already.
 
     references: label, latent and `shows` of each, see `PartReference`

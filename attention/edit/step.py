@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..patch.attribution import Attribution
 from ..patch.batch import Batch
 from ..patch.run import ATTRIBUTION, SAMPLED, Run, run_of
 from .attention import WeighReferences, record_shares
@@ -50,9 +49,9 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     if parts and tokens.layout is None and not run.reached:  # what skips calls, as EasyCache does, does not skip the first
         raise ValueError(
-            f"The {type(model.diffusion_model).__name__} left its reference latents out, so the parts would do nothing. Krea 2 needs "
-            "the host's node Edit Model Reference Method behind Reference Parts, and Qwen-Image needs ComfyUI 0.20.1 or newer; "
-            "else another node on the MODEL replaces its calls: remove that."
+            f"The {type(model.diffusion_model).__name__} left its reference latents out, so the parts would do nothing. Krea 2 "
+            "needs the host's node Edit Model Reference Method behind Reference Parts, and Qwen-Image needs ComfyUI 0.20.1 or "
+            "newer; else another node on the MODEL replaces its calls: remove that."
         )
     run.reached = True
     return out

@@ -201,7 +201,10 @@ class Window(NamedTuple):
 
 
 def window_of(options: dict[str, Any], dimensions: int = 4) -> Window | None:
-    """The window that a call is about, by whoever tells it. dimensions: of the latents, of which the last two are rows and columns"""
+    """The window that a call is about, by whoever tells it.
+
+    dimensions: of the latents, whose last two are rows and columns
+    """
     core = options.get("context_window")
     if core is not None:
         indices = core.get_tensor(torch.arange(core.total_frames), dim=0) if core.total_frames > 1 else torch.zeros(1)

@@ -7,11 +7,12 @@ import comfy.model_patcher
 import comfy.supported_models
 import torch
 from harness.workbench import run
+from parts2whole.attention.edit.references import add_references
 
 FLUX = {
     "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 8, "context_in_dim": 12,
-    "hidden_size": 32, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000,
-    "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": [],
+    "hidden_size": 32, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6],
+    "theta": 10000, "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": [],
 }
 HEADS = {"attention_head_dim": 16, "num_attention_heads": 2, "joint_attention_dim": 12, "axes_dims_rope": (4, 6, 6)}
 # The host's name of each architecture, its configuration, and the shape of a latent's one position.
@@ -19,9 +20,9 @@ KINDS = {
     "flux": ("Flux", FLUX, (16,)),
     "flux2": (
         "Flux2", FLUX | {
-            "image_model": "flux2", "in_channels": 128, "out_channels": 128, "patch_size": 1, "vec_in_dim": None, "axes_dim": [4] * 4,
-            "theta": 2000, "qkv_bias": False, "txt_ids_dims": [3], "global_modulation": True, "mlp_silu_act": True, "ops_bias": False,
-            "default_ref_method": "index", "ref_index_scale": 10.0,
+            "image_model": "flux2", "in_channels": 128, "out_channels": 128, "patch_size": 1, "vec_in_dim": None,
+            "axes_dim": [4] * 4, "theta": 2000, "qkv_bias": False, "txt_ids_dims": [3], "global_modulation": True,
+            "mlp_silu_act": True, "ops_bias": False, "default_ref_method": "index", "ref_index_scale": 10.0,
         }, (128,)
     ),
     "qwen": ("QwenImage", {"image_model": "qwen_image", "in_channels": 64, "num_layers": 2, **HEADS}, (16, 1)),
@@ -96,3 +97,17 @@ def draw_custom(model, kind: str, positive, size=(6, 4), batch=1, steps=2, seed=
         sigmas=run("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0),
         latent_image={"samples": some_latent(kind, *size, seed=900, batch=batch)},
     )[0]["samples"]
+
+
+def references(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two latents, of 6x8 and 4x4"""
+    return some_latent(kind, 6, 8, 1), some_latent(kind, 4, 4, 2)
+
+
+def mask(height: int, width: int, rows: int) -> torch.Tensor:
+    """Shows the last so many rows of a latent."""
+    return torch.arange(height)[:, None].expand(height, width) >= height - rows
+
+
+def with_parts(conditioning: list, latents, masks, strength=1.0, region=None) -> list:
+    return add_references(conditioning, [(f"part {i}", *each) for i, each in enumerate(zip(latents, masks))], strength, region)
