@@ -35,6 +35,11 @@ def require_edit_model(model: ModelPatcher):
         )
 
 
+def pixels_of(model) -> int:
+    """How many pixels of a picture's side each position of its latent has."""
+    return model.latent_format.spacial_downscale_ratio
+
+
 def token_counts(options: dict[str, Any], network, latents: list[torch.Tensor]) -> list[int] | None:
     """How many tokens each reference has; None where the model leaves its references out."""
     if COUNTS in options:

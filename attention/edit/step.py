@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ..patch.batch import Batch
 from ..patch.run import ATTRIBUTION, SAMPLED, Run, run_of
 from .attention import WeighReferences, record_shares
-from .models import kept_tokens
+from .models import kept_tokens, pixels_of
 from .references import PARTS, PartReference
 from .tokens import KeepTokens
 
@@ -42,7 +42,7 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     override = _override(tokens, of_latents if acting else [None] * len(latents), batch, x, run, options)
     if attribution is not None and batch.whole:
         labels = [f"reference {i + 1}" if part is None else part.label for i, part in enumerate(of_latents)]
-        attribution.name(labels, range(len(labels)), "the text", batch.grid, sigma)
+        attribution.name(labels, range(len(labels)), "the text", batch.grid, sigma, pixels_of(model))
         override.record = partial(record_shares, attribution=attribution, batch=batch, options=options)
     if override.acts:
         options["optimized_attention_override"] = override

@@ -36,6 +36,7 @@ class Attribution(Carried):
     """What is gathered in one sampling run, of the positive conditioning.
 
     names: the target itself, every reference in turn, and what the masks removed
+    pixels: of the picture, for each position of the latent
     """
 
     def __init__(self):
@@ -43,6 +44,7 @@ class Attribution(Carried):
 
     def begin(self):
         self.names: tuple[str, ...] = ()
+        self.pixels = 8
         self._by_sigma: dict[float, _Step] = {}
         self._latents = self._sigma = None
 
@@ -71,12 +73,16 @@ class Attribution(Carried):
         acting = [number for number, (_, each) in enumerate(labels) if each in active]
         self.name([label for label, _ in labels], acting, REMOVED, grid, sigma)
 
-    def name(self, labels: Sequence[str], acting: Sequence[int], last: str, grid: tuple[int, int], sigma: float):
+    def name(
+        self, labels: Sequence[str], acting: Sequence[int], last: str, grid: tuple[int, int], sigma: float, pixels: int = 8
+    ):
         """The same for references of any kind.
 
         acting: the numbers of the labels of those that act at this sigma
         last: what the last keys are
+        pixels: of the picture, for each position of the latent
         """
+        self.pixels = pixels
         self.names = (ITSELF, *labels, last)
         self._columns = [0, *(1 + number for number in acting), 1 + len(labels)]
         if sigma != self._sigma:
@@ -118,8 +124,9 @@ class Attribution(Carried):
         """
         if not self._by_sigma:
             raise ValueError(
-                "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole and Record Attribution to one "
-                "MODEL, sample it, and connect the latent of the sampler; tiles, areas and context windows are not recorded."
+                "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole, or Apply Reference Parts for an "
+                "edit model, and Record Attribution to one MODEL, sample it, and connect the latent of the sampler; tiles, areas and "
+                "context windows are not recorded."
             )
         # The host may hand latents on in half precision.
         same = self._latents is not None and self._latents.shape == latents.shape and torch.allclose(

@@ -80,9 +80,9 @@ def whole(conditioning: list, *latents: torch.Tensor) -> list:
     return conditioning
 
 
-def draw(model, kind: str, positive, negative=None, size=(6, 4), batch=1, steps=2, cfg=3.0, seed=0) -> torch.Tensor:
+def draw(model, kind: str, positive, negative=None, size=(6, 4), batch=1, steps=2, cfg=3.0, seed=0, channels=None) -> torch.Tensor:
     """The final latents of a run through KSampler"""
-    latent = {"samples": some_latent(kind, *size, seed=900, batch=batch)}
+    latent = {"samples": some_latent(kind, *size, seed=900, batch=batch)[:, :channels]}
     return run(
         "KSampler", model=model, seed=seed, steps=steps, cfg=cfg, sampler_name="euler", scheduler="simple", positive=positive,
         negative=prompt(kind, 1) if negative is None else negative, latent_image=latent, denoise=1.0,
