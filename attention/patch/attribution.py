@@ -125,8 +125,8 @@ class Attribution(Carried):
         if not self._by_sigma:
             raise ValueError(
                 "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole, or Apply Reference Parts for an "
-                "edit model, and Record Attribution to one MODEL, sample it, and connect the latent of the sampler; tiles, areas and "
-                "context windows are not recorded."
+                "edit model, and Record Attribution to one MODEL, sample it, and connect the latent of the sampler; tiles, areas "
+                "and context windows are not recorded."
             )
         # The host may hand latents on in half precision.
         same = self._latents is not None and self._latents.shape == latents.shape and torch.allclose(

@@ -67,7 +67,7 @@ def test_a_mask_of_another_size_and_a_tiny_one():
     (cut,) = cut_outs(part, "crop", 0.1)
     assert cut.mask.max() == 1 and cut.mask.shape[1] > 2 * cut.mask.shape[0]
     (cut,) = cut_outs(masked_part(box=(5, 6, 5, 6)), "crop", 0.01)
-    assert cut.mask.min() == 1
+    assert cut.mask.min() > 0
 
 
 def test_cut_outs_of_different_sizes_stand_side_by_side():
