@@ -22,11 +22,12 @@ class Parts2WholeDescribeParts(Node):
                 parts_input(),
                 io.String.Input(
                     "prompt", multiline=True, default="{parts} One person wears all of this. Full body, studio light.",
-                    tooltip="{parts} stands for the sentences about the pictures.",
+                    tooltip="The whole prompt. The word parts in braces stands for the sentences about the pictures.",
                 ),
                 io.String.Input(
                     "sentence", default="Image {number}: the {label}.",
-                    tooltip="What is said of each picture, with {number} and {label}. For Qwen-Image-Edit: Picture {number}: ...",
+                    tooltip="What is said of each picture, with number and label in braces. For Qwen-Image-Edit say Picture, as its text "
+                    "encoder does.",
                 ),
                 io.Int.Input(
                     "first_number", default=1, min=1, max=99,
