@@ -26,8 +26,8 @@ class Parts2WholeDescribeParts(Node):
                 ),
                 io.String.Input(
                     "sentence", default="Image {number}: the {label}.",
-                    tooltip="What is said of each picture, with number and label in braces. For Qwen-Image-Edit say Picture, as its text "
-                    "encoder does.",
+                    tooltip="What is said of each picture, with number and label in braces. For Qwen-Image-Edit say Picture, as "
+                    "its text encoder does.",
                 ),
                 io.Int.Input(
                     "first_number", default=1, min=1, max=99,

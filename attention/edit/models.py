@@ -40,14 +40,20 @@ def pixels_of(model) -> int:
     return model.latent_format.spacial_downscale_ratio
 
 
-def token_counts(options: dict[str, Any], network, latents: list[torch.Tensor]) -> list[int] | None:
-    """How many tokens each reference has; None where the model leaves its references out."""
+def token_counts(
+    options: dict[str, Any], network, x: torch.Tensor, latents: list[torch.Tensor], tokens: int
+) -> list[int] | None:
+    """How many tokens each reference has; None where the model leaves its references out.
+
+    x: the target's latent; tokens: of target and references
+    """
     if COUNTS in options:
         return list(options[COUNTS])
     if type(network).__name__ != "Flux":
         return None
     side = network.patch_size  # a host before 0.20.1, which does not tell
-    return [-(-latent.shape[-2] // side) * -(-latent.shape[-1] // side) for latent in latents]
+    target, *counts = (-(-each.shape[-2] // side) * -(-each.shape[-1] // side) for each in (x, *latents))
+    return counts if target + sum(counts) == tokens else None
 
 
 def token_side(size: tuple[int, int], tokens: int, frames: int = 1) -> int:

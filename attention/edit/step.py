@@ -26,16 +26,16 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     run, attribution = run_of(options), options.get(ATTRIBUTION)
     carried, latents = kwargs.pop(PARTS, None), kwargs.get("ref_latents")
     parts = carried.each if carried is not None else ()
-    if not latents or not parts and attribution is None:
+    if not parts and (attribution is None or not latents):
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-    _require_fitting(parts, latents)
+    _require_fitting(parts, latents or [])
     percents = options.get(PERCENTS, (0.0, 1.0))
     # Sigmas are on the model's device, and to read one waits for all that a GPU has in hand: only where it matters.
     sigma = float(t.max()) if attribution is not None or percents != (0.0, 1.0) else None
     acting = sigma is None or _acts_at(sigma, percents, model.model_sampling, run)
     of_latents = [next((part for part in parts if part.index == i), None) for i in range(len(latents))]
-    tokens = KeepTokens(partial(_kept, of_latents, acting, run), model.diffusion_model, latents)
+    tokens = KeepTokens(partial(_kept, of_latents, acting, run), model.diffusion_model, x, latents)
     patches = options.get("patches", {})
     options = {**options, "patches": {**patches, "post_input": [*patches.get("post_input", []), tokens]}}
     batch = Batch(options.get(SAMPLED), options, x, c_crossattn)

@@ -37,13 +37,13 @@ class KeepTokens(Carried):
     layout: of the call, once the model came to it; None where it leaves its references out
     """
 
-    def __init__(self, kept: Callable, network, latents: list[torch.Tensor]):
-        self.kept, self.network, self.latents = kept, network, latents
+    def __init__(self, kept: Callable, network, x: torch.Tensor, latents: list[torch.Tensor]):
+        self.kept, self.network, self.x, self.latents = kept, network, x, latents
         self.layout: Layout | None = None
 
     def __call__(self, args: dict[str, Any]) -> dict[str, Any]:
-        options, image, ids = args["transformer_options"], args["img"], args["img_ids"]
-        counts = token_counts(options, self.network, self.latents)
+        options, image, ids = args.get("transformer_options", {}), args["img"], args["img_ids"]  # none before 0.20.1
+        counts = token_counts(options, self.network, self.x, self.latents, ids.shape[1])
         if counts is None:
             return args
         kept = self.kept(counts, ids.device)

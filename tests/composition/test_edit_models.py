@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from harness.edit_models import (
     KINDS,
     draw,
     draw_custom,
     edit_model,
+    exists,
     mask,
     prompt,
     references,
@@ -150,13 +152,30 @@ def test_a_model_without_apply_and_the_input_model(kind):
         draw(MODELS[kind], kind, parts)
 
 
-@pytest.mark.skipif("krea2" not in HERE, reason="this ComfyUI has no Krea 2")
 def test_a_model_that_leaves_its_references_out_says_so():
-    model = run("Parts2WholeApplyReferences", model=edit_model("krea2", default_ref_method=None))
-    parts = with_parts(prompt("krea2"), references("krea2")[:1], (mask(6, 8, 4),))
-    with pytest.raises(ValueError, match="SingleStreamDiT left its reference latents out.*Edit Model Reference Method"):
-        draw(model, "krea2", parts)
-    assert draw(model, "krea2", with_method(parts, "index")).isfinite().all()
+    """Krea 2 without a method, Qwen-Image of a ComfyUI before 0.20.1, and what another node does to Flux."""
+
+    def without_references(executor, *args, **kwargs):
+        return executor(*(None if isinstance(each, list) else each for each in args), **kwargs)
+
+    flux = MODELS["flux"].clone()
+    flux.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "another node", without_references)
+    models = {kind: edit_model(kind) for kind in KINDS if exists(kind) and kind not in HERE}
+    models |= {"flux": flux} | ({"krea2": edit_model("krea2", default_ref_method=None)} if "krea2" in HERE else {})
+    for kind, model in models.items():
+        parts = with_parts(prompt(kind), references(kind)[:1], (mask(6, 8, 4),))
+        with pytest.raises(ValueError, match="left its reference latents out.*Edit Model Reference Method.*0.20.1 or newer"):
+            draw(run("Parts2WholeApplyReferences", model=model), kind, parts)
+
+
+@each_kind
+def test_a_node_that_takes_the_references_away_is_told(kind):
+    model = applied(kind)
+    model.set_model_unet_function_wrapper(
+        lambda apply_model, args: apply_model(args["input"], args["timestep"], **{**args["c"], "ref_latents": None})
+    )
+    with pytest.raises(ValueError, match="The mask of 'part 0' does not fit the reference latent.*Put Reference Parts behind"):
+        draw(model, kind, with_parts(prompt(kind), references(kind)[:1], (mask(6, 8, 4),)))
 
 
 def test_models_that_take_no_references_are_refused(checkpoint):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
@@ -51,14 +53,14 @@ def edit_model(kind: str, dtype=torch.float32, **config) -> comfy.model_patcher.
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
 
-def supported(kind: str) -> bool:
-    """Whether this ComfyUI has the model, and lets a patch see its tokens."""
-    import inspect
+def exists(kind: str) -> bool:
+    """Whether this ComfyUI has the model"""
+    return hasattr(comfy.supported_models, KINDS[kind][0])
 
-    name = KINDS[kind][0]
-    if not hasattr(comfy.supported_models, name):
-        return False
-    return "post_input" in inspect.getsource(inspect.getmodule(type(edit_model(kind).model.diffusion_model)))
+
+def supported(kind: str) -> bool:
+    """Whether this ComfyUI has the model, and lets a patch see its tokens"""
+    return exists(kind) and "post_input" in inspect.getsource(inspect.getmodule(type(edit_model(kind).model.diffusion_model)))
 
 
 def some_latent(kind: str, height: int, width: int, seed: int, batch: int = 1) -> torch.Tensor:
