@@ -45,12 +45,17 @@ def edit_model(kind: str, dtype=torch.float32, **config) -> comfy.model_patcher.
     config = getattr(comfy.supported_models, name)(unet_config | config)
     config.set_inference_dtype(dtype, None)
     model = config.get_model({})
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.diffusion_model.parameters():
-        scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
-        parameter.data = (torch.randn(parameter.shape, generator=generator) * scale).to(dtype)
+    randomise(model.diffusion_model, dtype)
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def randomise(network: torch.nn.Module, dtype=torch.float32):
+    """The host builds networks without weights."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
+        parameter.data = (torch.randn(parameter.shape, generator=generator) * scale).to(dtype)
 
 
 def exists(kind: str) -> bool:
