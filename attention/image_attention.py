@@ -18,12 +18,17 @@ KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class ImageAttention(nn.Module):
-    """The projections of the image tokens at every cross-attention layer of a U-Net."""
+    """The projections of the image tokens at every cross-attention layer of a U-Net.
 
-    def __init__(self, channels: Mapping[BlockAddress, int], token_channels: int, operations):
+    channels: width of each layer
+    token_channels, context_channels: width of an image token, and of the text beside which they were trained
+    operations: a module with Linear: torch.nn, or one of the host's
+    """
+
+    def __init__(self, channels: Mapping[BlockAddress, int], token_channels: int, context_channels: int, operations):
         super().__init__()
         self.addresses = tuple(channels)
-        self.token_channels = token_channels
+        self.token_channels, self.context_channels = token_channels, context_channels
         for name in ("to_k_dc", "to_v_dc"):
             layers = [operations.Linear(token_channels, width, bias=False) for width in channels.values()]
             setattr(self, name, nn.ModuleList(layers))

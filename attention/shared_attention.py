@@ -77,6 +77,11 @@ class ReferenceKeys(NamedTuple):
         return ReferenceKeys(k, widen(self.v, heads, (k.shape[-1] - self.k.shape[-1]) // heads), None, lengths=self.lengths)
 
 
+def widened_size(size: int, regions: int) -> int:
+    """Channels of a head that carries bias and so many regions."""
+    return size + -(-(BIAS_CHANNELS + regions) // CHANNELS) * CHANNELS
+
+
 def join_references(groups: Sequence[ReferenceGroup]) -> ReferenceKeys:
     """Puts the keys of several groups of references side by side and adds the null keys of their removed tokens: one for all
     that act everywhere, of logit log(sum of s n), and one for each region."""
@@ -144,11 +149,12 @@ def widen_keys(k: torch.Tensor, heads: int, bias: torch.Tensor, regions: torch.T
     returns: [..., S, H * (d + extra)]
     """
     regions = regions if regions is not None else k.new_zeros(len(bias), 0)
-    extra = -(-(BIAS_CHANNELS + regions.shape[1]) // CHANNELS) * CHANNELS
-    bias = bias * math.sqrt(k.shape[-1] // heads + extra) / QUERY_BIAS  # attention divides by the root
+    size = k.shape[-1] // heads
+    wide = widened_size(size, regions.shape[1])
+    bias = bias * math.sqrt(wide) / QUERY_BIAS  # attention divides by the root
     rounded = bias.to(k.dtype)
     terms = torch.stack([rounded, (bias - rounded).to(k.dtype)], -1)
-    return widen(k, heads, extra, torch.cat([terms, KEY_REGION * regions.to(k.dtype)], -1))
+    return widen(k, heads, wide - size, torch.cat([terms, KEY_REGION * regions.to(k.dtype)], -1))
 
 
 def widen_queries(q: torch.Tensor, heads: int, extra: int, regions: torch.Tensor | None = None) -> torch.Tensor:

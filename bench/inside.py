@@ -8,7 +8,7 @@ from unittest.mock import patch
 from comfy.model_patcher import ModelPatcher
 from parts2whole.attention.patch import step
 from parts2whole.attention.patch.apply import record
-from parts2whole.attention.patch.host import transformer_blocks
+from parts2whole.attention.patch.host.unet import transformer_blocks
 from parts2whole.attention.patch.run import RUN, SAMPLED
 
 __all__ = ["bias_in_a_mask", "in_both_halves", "project_again", "recorded", "transformer_blocks"]

@@ -26,8 +26,8 @@ class References:
             features, banks = {}, {}
             for address, block in transformer_blocks(model.model.diffusion_model).items():
                 channels = block.attn1.to_k.weight.shape[1]
-                level = 3 if address.name == "middle" else {320: 0, 640: 1, 1280: 2}[channels]
-                tokens = -(-height // 8 // 2**level) * -(-width // 8 // 2**level)
+                depth = 3 if address.name == "middle" else {320: 0, 640: 1, 1280: 2}[channels]
+                tokens = -(-height // 8 // 2**depth) * -(-width // 8 // 2**depth)
                 mask = (torch.arange(tokens) < tokens * COVERAGE[i % len(COVERAGE)]).float()
                 every = torch.randn(tokens, channels, generator=generator)
                 features[address] = every * mask[:, None]

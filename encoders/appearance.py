@@ -6,20 +6,21 @@ keeps norm1 of every self-attention layer. It ends at the last of them.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from functools import cached_property
 from typing import NamedTuple
 
 import comfy.model_management
-import comfy.sample
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete, ModelSamplingDiscreteEDM
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference, select_tokens
-from ..attention.patch.host import require_unet, transformer_blocks
+from ..attention.patch.host.alone import latent_channels, read_norm1, takes_pooled_text
+from ..attention.patch.host.changes import patched_schedule
+from ..attention.patch.host.unet import context_channels, input_channels, require_unet
+from ..attention.patch.host.vae import latents_of
 from ..attention.reference_mask import token_mask
 from ..pictures.frame import fit_to_frame
 from ..pictures.part import LabelledPart, Part, escaped
@@ -60,13 +61,9 @@ class AppearanceEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Of the U-Net as it is patched, and the noise level: another one gives other features."""
-        sampling = self.patcher.object_patches.get("model_sampling")
-        schedule = f"-{float(sampling.sigma(torch.tensor([float(self.noise_level)]))):.6g}" if self.noise_level and sampling else ""
+        patched = patched_schedule(self.patcher)
+        schedule = f"-{float(patched.sigma(torch.tensor([float(self.noise_level)]))):.6g}" if self.noise_level and patched else ""
         return f"{fingerprint(self.patcher)}-{self.noise_level}{schedule}"
-
-
-class _LastBank(Exception):
-    """Ends the encoder's forward pass: what comes after the last norm1 is not needed, and the release lacks its weights."""
 
 
 def encode_appearance(
@@ -133,44 +130,15 @@ def encode_reference(
     encoder: AppearanceEncoder, latent: torch.Tensor, mask: torch.Tensor, labelled: LabelledPart, width: int, height: int
 ) -> dict[BlockAddress, Bank]:
     """latent: [1, 4, H/8, W/8] as the VAE gives it; mask: [H, W] in 0..1"""
-    model = encoder.patcher.model
-    comfy.model_management.load_models_gpu([encoder.patcher], memory_required=model.memory_required(latent.shape))
-    device, dtype = encoder.patcher.load_device, model.get_dtype_inference()
-    last = list(transformer_blocks(model.diffusion_model))[-1]
     banks = {}
 
-    def keep_norm1(n, context, value, extra_options):
-        address = BlockAddress(*extra_options["block"], extra_options["block_index"])
-        bank = select_tokens(n[0], token_mask(mask, tuple(extra_options["activations_shape"][2:])))
+    def keep_norm1(address: BlockAddress, features: torch.Tensor, grid: tuple[int, int]):
+        bank = select_tokens(features, token_mask(mask, grid))
         banks[address] = bank._replace(tokens=bank.tokens.to(comfy.model_management.intermediate_device()))
-        if address == last:
-            raise _LastBank
-        return n, context, value
 
-    x = model.process_latent_in(latent).to(device)
-    timestep = torch.tensor([float(encoder.noise_level)], device=device)
-    sigma = model.model_sampling.sigma(timestep)
-    if encoder.noise_level > 0:
-        noise = comfy.sample.prepare_noise(latent, seed=0).to(device)
-        x = model.model_sampling.calculate_input(sigma, model.model_sampling.noise_scaling(sigma, noise, x))
-    y = model.encode_adm(device=device, pooled_output=labelled.pooled, width=width, height=height, noise=x)
-
-    options = encoder.patcher.model_options["transformer_options"]
-    patches = options.get("patches", {})
-    options = {
-        **options,
-        "patches": {**patches, "attn1_patch": [keep_norm1, *patches.get("attn1_patch", [])]},
-        "cond_or_uncond": [0],
-        "sigmas": sigma,
-    }
-    with contextlib.suppress(_LastBank):
-        model.diffusion_model(
-            x.to(dtype),
-            timestep,
-            context=labelled.text_embedding.to(device, dtype),
-            y=None if y is None else y.to(device, dtype),
-            transformer_options=options,
-        )
+    read_norm1(
+        encoder.patcher, latent, encoder.noise_level, labelled.text_embedding, labelled.pooled, (width, height), keep_norm1
+    )
     return banks
 
 
@@ -187,23 +155,22 @@ def model_as_encoder(model: ModelPatcher, noise_level: int) -> AppearanceEncoder
             f"The MODEL's noise schedule ({type(sampling).__mro__[1].__name__}) has no timesteps, at one of which the encoder "
             "would see the references. Connect the MODEL from before a ModelSampling node, or one of the usual kind."
         )
-    if unet.in_channels != model.model.latent_format.latent_channels:
+    if input_channels(unet) != latent_channels(model):
         raise ValueError(
-            f"The MODEL takes {unet.in_channels} channels, not {model.model.latent_format.latent_channels}: an inpainting or "
+            f"The MODEL takes {input_channels(unet)} channels, not {latent_channels(model)}: an inpainting or "
             "editing model cannot encode references. Connect a plain text-to-image model of the same architecture."
         )
     return AppearanceEncoder(model, noise_level)
 
 
 def _check_context(encoder: AppearanceEncoder, labelled: LabelledPart):
-    block = next(iter(transformer_blocks(encoder.patcher.model.diffusion_model).values()))
-    expected, got = block.attn2.to_k.weight.shape[1], labelled.text_embedding.shape[-1]
+    expected, got = context_channels(encoder.patcher), labelled.text_embedding.shape[-1]
     if got != expected:
         raise ValueError(
             f"Part '{escaped(labelled.part.label)}': its label was embedded with {got} channels, but the appearance encoder "
             f"expects {expected}. Connect Encode Part Labels to the CLIP that belongs to the encoder."
         )
-    if encoder.patcher.model.adm_channels and labelled.pooled is None:
+    if takes_pooled_text(encoder.patcher) and labelled.pooled is None:
         raise ValueError(
             f"Part '{escaped(labelled.part.label)}': the appearance encoder needs the label's pooled text, and the CLIP gave none. "
             "Connect Encode Part Labels to the CLIP that belongs to the encoder."
@@ -211,17 +178,16 @@ def _check_context(encoder: AppearanceEncoder, labelled: LabelledPart):
 
 
 def _check_vae(encoder: AppearanceEncoder, vae):
-    """Before any work: a VAE of another kind. What a VAE of another pack does not tell of itself is taken as right."""
+    """Before any work: a VAE of another kind."""
     mend = "Connect the VAE that belongs to the appearance encoder, for example from the same Load Parts2Whole or Load Checkpoint."
-    if getattr(vae, "first_stage_model", vae) is None:
+    expected, given = latent_channels(encoder.patcher), latents_of(vae)
+    if given is None:
         raise ValueError(f"The VAE is empty: the checkpoint that it comes from holds none. {mend}")
-    expected = encoder.patcher.model.latent_format.latent_channels
-    channels, dimensions = getattr(vae, "latent_channels", expected), getattr(vae, "latent_dim", 2)
-    if dimensions != 2 or getattr(vae, "extra_1d_channel", None) is not None:
-        kind = {1: "sound", 3: "videos"}.get(dimensions, "sound")
+    channels = expected if given.channels is None else given.channels
+    if given.of != "pictures":
         raise ValueError(
-            f"The VAE is one for {kind}, with latents of {channels} channels: the appearance encoder takes those of pictures, with "
-            f"{expected}. {mend}"
+            f"The VAE is one for {given.of}, with latents of {channels} channels: the appearance encoder takes those of pictures, "
+            f"with {expected}. {mend}"
         )
     if channels != expected:
         raise ValueError(f"The VAE gives latents of {channels} channels, but the appearance encoder takes {expected}. {mend}")

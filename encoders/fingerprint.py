@@ -12,8 +12,18 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import CallbacksMP
 from torch.utils._pytree import tree_flatten
+
+from ..attention.patch.host.changes import (
+    WeightPatch,
+    adapter,
+    bypass,
+    forced_hooks,
+    injection,
+    other_changes,
+    own_weights,
+    weight_patches,
+)
 
 SAMPLES = 16
 # In a fingerprint: the model holds something that is not known by its value, so no other run of ComfyUI gives the same.
@@ -31,39 +41,21 @@ def fingerprint(patcher: ModelPatcher) -> str:
     and what they enclose; what has no value to compare counts as itself, and the fingerprint ends in ONLY_THIS_RUN.
     """
     digest = _Digest()
-    for name, tensor in sorted(_unpatched(patcher).items()):
+    for name, tensor in sorted(own_weights(patcher).items()):
         if not name.startswith("model_sampling."):  # another node's patch may lie there, and encoding does not use it
             digest.add_tensor(name, tensor)
-    digest.add_weight_patches(patcher.patches)
-    objects = {name: value for name, value in patcher.object_patches.items() if name != "model_sampling"}
-    others = {
-        "objects": objects, "weights": patcher.weight_wrapper_patches, "injections": patcher.injections,
-        "loading": patcher.callbacks.get(CallbacksMP.ON_LOAD, {}), "options": patcher.model_options.get("transformer_options", {}),
-    }
-    for name, value in _leaves(others, ""):
+    digest.add_weight_patches(weight_patches(patcher))
+    for name, value in _leaves(other_changes(patcher), ""):
         digest.add_text(name)
         digest.add_value(value)
-    for hook in patcher.forced_hooks.hooks if patcher.forced_hooks else ():
-        digest.add_text(f"hook {hook.strength}")
-        digest.add_weight_patches(patcher.hook_patches.get(hook.hook_ref, {}))
+    for strength, patches in forced_hooks(patcher):
+        digest.add_text(f"hook {strength}")
+        digest.add_weight_patches(patches)
     return digest.hasher.hexdigest()[:16] + ("" if digest.lasts else ONLY_THIS_RUN)
 
 
 def fingerprint_of_tensor(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def _unpatched(patcher: ModelPatcher) -> dict[str, torch.Tensor]:
-    """The model's own weights, by name, also while a clone's LoRA, hooks or objects are in it."""
-    weights = patcher.model.state_dict()
-    for name, original in patcher.object_patches_backup.items():
-        if isinstance(original, torch.nn.Module):
-            weights = {key: weight for key, weight in weights.items() if not key.startswith(f"{name}.")}
-            weights |= {f"{name}.{key}": weight for key, weight in original.state_dict().items()}
-        elif name in weights:
-            weights[name] = original
-    weights |= {name: backup[0] for name, backup in patcher.hook_backup.items()}
-    return weights | {name: backup.weight for name, backup in patcher.backup.items()}
 
 
 def _leaves(value, name: str) -> Iterator[tuple[str, Any]]:
@@ -94,19 +86,21 @@ class _Digest:
         values = values[:: max(1, values.numel() // SAMPLES)][:SAMPLES]
         self.hasher.update(values.to("cpu", torch.float32).numpy().tobytes())
 
-    def add_weight_patches(self, patches: dict):
+    def add_weight_patches(self, patches: dict[str, list[WeightPatch]]):
         for name, each in sorted(patches.items(), key=lambda item: str(item[0])):
-            for strength, patch, strength_model, offset, function in each:
-                self.add_text(f"{name} {strength}")
-                self.add_adapter(patch)
-                if (strength_model, offset, function) != (1.0, None, None):
-                    self.add_value((strength_model, offset, function))
+            for patch in each:
+                self.add_text(f"{name} {patch.strength}")
+                self.add_adapter(patch.patch)
+                rest = patch.strength_model, patch.offset, patch.function
+                if rest != (1.0, None, None):
+                    self.add_value(rest)
 
     def add_adapter(self, patch, dtype: torch.dtype | None = None):
         """dtype: in which precision its tensors act; None: in their own"""
-        if getattr(patch, "name", "lora") != "lora":
-            self.add_text(patch.name)
-        for leaf in tree_flatten(getattr(patch, "weights", patch))[0]:
+        kind, tensors = adapter(patch)
+        if kind != "lora":
+            self.add_text(kind)
+        for leaf in tree_flatten(tensors)[0]:
             if isinstance(leaf, torch.Tensor):
                 self.add_tensor("", leaf if dtype is None else leaf.to(dtype))
             elif leaf is not None and leaf != "diff":
@@ -144,14 +138,13 @@ class _Digest:
             self._add_all((value.__func__, value.__self__))
         elif isinstance(value, functools.partial):
             self._add_all((value.func, value.args, value.keywords))
-        elif type(value).__name__ == "PatcherInjection":
-            self._add_all((value.inject, value.eject))
-        elif type(value).__name__ == "BypassInjectionManager":  # the host's LoRAs beside the weights
-            for name, (_, strength) in value.adapters.items():
+        elif (calls := injection(value)) is not None:
+            self._add_all(calls)
+        elif (beside := bypass(value)) is not None:
+            for name, strength in beside.strengths:
                 self.add_text(f"{name} {strength}")
-            for hook in value.hooks:
-                dtype = hook.module.weight.dtype
-                self.add_adapter(hook.adapter, dtype if dtype in (torch.float32, torch.float16, torch.bfloat16) else None)
+            for patch, dtype in beside.adapters:
+                self.add_adapter(patch, dtype if dtype in (torch.float32, torch.float16, torch.bfloat16) else None)
         else:
             self.lasts = False
             self.add_text(_identity(value))

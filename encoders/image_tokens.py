@@ -38,7 +38,7 @@ def attend_to_images(
         )
     comfy.model_management.load_models_gpu([image_attention])
     keys = image_attention.model(tokens.to(image_attention.load_device))
-    return AppliedImageAttention(keys, expected, strength)
+    return AppliedImageAttention(keys, image_attention.model.context_channels, strength)
 
 
 def image_tokens(clip_vision, parts: tuple[LabelledPart, ...]) -> torch.Tensor:
@@ -66,7 +66,7 @@ def image_tokens(clip_vision, parts: tuple[LabelledPart, ...]) -> torch.Tensor:
 def _crop_square(picture: torch.Tensor, size: int) -> torch.Tensor:
     """[H, W, 3] -> [1, size, size, 3]: shortest edge to size, then the centre, as CLIP's image processor does on Pillow.
 
-    The host's own crop resizes with torch, which differs by a grey level here and there: enough to miss the release's numbers.
+    The host's own crop resizes with torch, which differs by 1 of 255 here and there: enough to miss the release's numbers.
     """
     height, width = picture.shape[:2]
     picture = picture[_middle(height, width), _middle(width, height)]

@@ -13,22 +13,24 @@ TOKENS = 77
 
 
 def embed_labels(clip, parts: list[Part]) -> tuple[LabelledPart, ...]:
-    """Embeds the label of each part with the given CLIP."""
+    """Embeds the label of each part with the given CLIP. A label of more than 77 tokens is cut there, with a warning.
+
+    raises: ValueError for a text encoder that does not read 77 tokens at once, as CLIP does
+    """
     progress = comfy.utils.ProgressBar(len(parts))
     labelled = []
     for part in parts:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        labelled.append(embed_label(clip, part))
+        tokens = _tokens(clip, part.label)
+        text_embedding, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
+        labelled.append(LabelledPart(part, text_embedding, pooled))
         progress.update(1)
     return tuple(labelled)
 
 
-def embed_label(clip, part: Part) -> LabelledPart:
-    """Embeds the label with the given CLIP. A label of more than 77 tokens is cut there, with a warning.
-
-    raises: ValueError for a text encoder that does not read 77 tokens at once, as CLIP does
-    """
-    tokens = clip.tokenize(part.label)
+def _tokens(clip, label: str) -> dict[str, list]:
+    """77 tokens for each text encoder of the CLIP."""
+    tokens = clip.tokenize(label)
     for name, chunks in tokens.items():
         for chunk in chunks:
             if len(chunk) != TOKENS:
@@ -36,11 +38,10 @@ def embed_label(clip, part: Part) -> LabelledPart:
                     f"The CLIP reads {len(chunk)} tokens at once with its text encoder '{name}', expected {TOKENS}. Connect the "
                     "CLIP that belongs to the appearance encoder: that of SD1.5, SD2.x, SDXL or Load Parts2Whole."
                 )
-    for name, chunks in tokens.items():
-        if len(chunks) > 1:
-            words = "".join(word for chunk in chunks[1:] for _, word in clip.tokenizer.untokenize(chunk))
-            cut = words.replace("<|startoftext|>", "").split("<|endoftext|>")[0].replace("</w>", " ").strip()
-            logging.warning("Parts2Whole: the label '%s' is longer than 77 tokens; cut off: '%s'", escaped(part.label), cut)
-            tokens[name] = chunks[:1]
-    text_embedding, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
-    return LabelledPart(part, text_embedding, pooled)
+    rest = max((chunks[1:] for chunks in tokens.values()), key=len, default=[])  # SDXL has two encoders, of one vocabulary
+    if rest:
+        written = ("".join(word for _, word in clip.tokenizer.untokenize(chunk)) for chunk in rest)
+        words = "".join(chunk.removeprefix("<|startoftext|>").split("<|endoftext|>")[0] for chunk in written)
+        cut = words.replace("</w>", " ").strip()
+        logging.warning("Parts2Whole: the label '%s' is longer than 77 tokens; cut off: '%s'", escaped(label), cut)
+    return {name: chunks[:1] for name, chunks in tokens.items()}

@@ -7,6 +7,7 @@ import comfy.utils
 import torch
 import torch.nn.functional as F
 
+from ..attention.patch.host.vae import latents_of
 from ..pictures.cut_out import CutOut, cut_outs
 from ..pictures.part import LabelledPart, escaped
 
@@ -19,7 +20,7 @@ def encode_references(
     fit, megapixels: see `cut_outs`
     raises: ValueError for an empty VAE, and where nothing is left of a mask at this size
     """
-    if getattr(vae, "first_stage_model", vae) is None:
+    if latents_of(vae) is None:
         raise ValueError("The VAE is empty: the checkpoint that it comes from holds none. Connect Load VAE with the edit model's.")
     progress = comfy.utils.ProgressBar(sum(len(labelled.part.image) for labelled in parts))
     references = []

@@ -15,18 +15,18 @@ class Parts2WholeLevels(Node):
             node_id="Parts2WholeLevels",
             display_name="Strength by Depth",
             category=CATEGORY,
-            description="How strongly parts act at each depth of the U-Net: deep levels carry structure, shallow ones texture.",
+            description="How strongly parts act at each depth of the U-Net: deep layers carry structure, shallow ones texture.",
             search_aliases=["block weight", "layer weight", "structure", "texture"],
             inputs=[
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default="all",
-                    tooltip="structure: 0, 0.3, 1, 1. texture: 1, 1, 0.3, 0. From the finest level, with tokens of 8 "
-                    "pixels, to the coarsest, with tokens of 64.",
+                    tooltip="structure: 0, 0.3, 1, 1. texture: 1, 1, 0.3, 0. From the finest tokens, of 8 pixels, to "
+                    "the coarsest, of 64.",
                 ),
                 io.String.Input(
                     "custom", default="", optional=True, advanced=True,
-                    tooltip="Factors of your own, 0..10, from the finest level on, for example '1, 1, 0.5, 0'. The last holds for "
-                    "all deeper levels. Used instead of the preset unless it is empty.",
+                    tooltip="Factors of your own, 0..10, from the finest tokens on, for example '1, 1, 0.5, 0'. The last holds "
+                    "for all greater depths. Used instead of the preset unless it is empty.",
                 ),
             ],
             outputs=[LevelsSocket.Output(display_name="LEVELS", tooltip="For Apply Parts2Whole.")],

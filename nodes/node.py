@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, get_origin
+from functools import partial, wraps
+from typing import Any, get_args, get_origin
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -43,7 +43,7 @@ class Node(io.ComfyNode):
 def _checked(execute: Callable) -> Callable:
     known = inspect.signature(execute).parameters
 
-    @functools.wraps(execute)
+    @wraps(execute)
     def checked(cls, **inputs):
         schema = cls.SCHEMA or cls.GET_SCHEMA()
         for name in inputs:
@@ -52,17 +52,19 @@ def _checked(execute: Callable) -> Callable:
                 raise ValueError(f"{schema.display_name} has no input '{name}': its inputs are {names}.")
         for each in schema.inputs:
             if each.id in inputs and not isinstance(each, io.WidgetInput):
-                for value in _values(inputs[each.id], schema.is_input_list):
+                for value in _values(each, inputs[each.id], schema.is_input_list):
                     _require(schema.display_name, each, value)
         return execute(cls, **inputs)
 
     return checked
 
 
-def _values(value: Any, is_list: bool) -> list:
+def _values(socket: io.Input, value: Any, is_list: bool) -> list:
     """Each single value of an input that may be a list, or slots that grow."""
     values = value if is_list and isinstance(value, list) else [value]
-    return [single for each in values for single in (each.values() if isinstance(each, dict) and "samples" not in each else [each])]
+    if isinstance(socket, io.Autogrow.Input):
+        values = [single for each in values for single in (each.values() if isinstance(each, dict) else [each])]
+    return values
 
 
 def _require(node: str, socket: io.Input, value: Any):
@@ -73,14 +75,19 @@ def _require(node: str, socket: io.Input, value: Any):
     if value is None and optional:
         return
     kind = socket.get_io_type()
-    expected = getattr(socket.Parent, "Type", None)
-    expected = get_origin(expected) or expected
-    carries = _CARRIES.get(kind) or (lambda value: not isinstance(expected, type) or isinstance(value, expected))
+    carries = _CARRIES.get(kind) or partial(_is, getattr(socket.Parent, "Type", None))
     if not carries(value):
         what = "nothing: the node that is connected has none to give" if value is None else _shown(value)
         raise ValueError(
             f"{node} got {what} for '{socket.id}'. Connect the output of a node that gives {kind}. {socket.tooltip or ''}"
         )
+
+
+def _is(expected: Any, value: Any) -> bool:
+    """expected: the type that a socket of ours names, or a tuple of any number of these"""
+    if get_origin(expected) is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, get_args(expected)[0]) for each in value)
+    return not isinstance(expected, type) or isinstance(value, expected)
 
 
 def _shown(value: Any) -> str:

@@ -65,7 +65,7 @@ def _fit(aspect: float, mask: torch.Tensor, width: int, height: int, fit: str) -
 
 
 def _span(shown: torch.Tensor, side: float) -> tuple[float, float]:
-    """Begin and end of a window of length `side` in 0..1 that has the middle of what is shown in its own middle, if it can."""
+    """Begin and end of a span of length `side` in 0..1 that has the middle of what is shown in its own middle, if it can."""
     pixels = shown.nonzero()
     middle = float(pixels[0] + pixels[-1] + 1) / (2 * len(shown))
     begin = min(max(middle - side / 2, 0.0), 1.0 - side)

@@ -1,4 +1,4 @@
-"""From a photograph of a person to its six labelled parts: by a SegFormer that parses people, or by a label map that is there."""
+"""A photograph of a person becomes a label map: by a SegFormer that parses people."""
 
 from __future__ import annotations
 

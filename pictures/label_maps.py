@@ -43,8 +43,8 @@ def read_label_map(image: torch.Tensor, scheme: str) -> torch.Tensor:
     returns: [B, H, W], numbers of SCHEMES[scheme]
     raises: ValueError for values that are neither
     """
-    levels = image[..., :3].cpu().clamp(0, 1).mul_(255).round_().byte()
-    red, green, blue = rearrange(levels, "b h w rgb -> rgb b h w")
+    values = image[..., :3].cpu().clamp(0, 1).mul_(255).round_().byte()
+    red, green, blue = rearrange(values, "b h w rgb -> rgb b h w")
     count = len(SCHEMES[scheme])
     if torch.equal(red, green) and torch.equal(red, blue) and red.max() < count:
         return red.long()
@@ -55,7 +55,7 @@ def read_label_map(image: torch.Tensor, scheme: str) -> torch.Tensor:
     if unknown.any():
         picture, row, column = np.unravel_index(int(unknown.byte().argmax()), unknown.shape)
         raise ValueError(
-            f"The label map has the colour {levels[picture, row, column].tolist()} at row {row}, column {column}: expected the "
+            f"The label map has the colour {values[picture, row, column].tolist()} at row {row}, column {column}: expected the "
             f"class numbers 0..{count - 1} of {scheme} as grey values, or their colours in the PASCAL VOC palette. Save it as PNG, "
             "without smoothing and unscaled."
         )

@@ -9,7 +9,7 @@ import torch
 from .part import Part, escaped, make_part
 from .picture_file import read_picture
 
-# The host's mask editor saves what it painted under this name, with the painted places transparent.
+# The host's mask editor saves what it painted under this name, with the painted pixels transparent.
 MASK_EDITOR_PREFIX = "clipspace"
 
 
@@ -21,7 +21,7 @@ def is_from_mask_editor(name: str) -> bool:
 def read_part(name: str, label: str, mask_source: str, mask: torch.Tensor | None) -> Part:
     """Reads the picture of a part from the input folder.
 
-    mask_source: where the mask comes from if none is given: `alpha` (the opaque places of a cut-out), `painted` (the places
+    mask_source: where the mask comes from if none is given: `alpha` (the opaque pixels of a cut-out), `painted` (the pixels
         that the mask editor made transparent) or `whole picture`
     mask: [1, H', W'] in 0..1, or None
     raises: ValueError for a picture on which nothing was painted, and as `read_picture` and `make_part` do

@@ -103,12 +103,12 @@ def _in_8_bits(picture: Image.Image, title: str) -> Image.Image:
             "numbers up to 255 or 65535. Save it with 8 or 16 bits."
         )
     if picture.mode == "F" and most <= 1:
-        levels = (values * 255).round()
+        eight_bits = (values * 255).round()
     elif most > 255 or picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM"):
-        levels = values // 256
+        eight_bits = values // 256
     else:
-        levels = values
-    grey = Image.fromarray(levels.astype(np.uint8))
+        eight_bits = values
+    grey = Image.fromarray(eight_bits.astype(np.uint8))
     if "transparency" in picture.info:
         grey.putalpha(Image.fromarray((values != picture.info["transparency"]).astype(np.uint8) * 255))
     return grey

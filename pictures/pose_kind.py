@@ -13,7 +13,7 @@ VIRIDIS = (
     (44, 177, 126), (58, 186, 118), (76, 194, 108), (96, 202, 96), (122, 209, 81), (147, 215, 65), (173, 220, 48), (200, 224, 32),
     (226, 228, 24),
 )
-# Half-way between neighbours of the map, in levels of 255.
+# Half-way between neighbours of the map, in values of 0..255.
 NEAR = 6
 # What U and V are set to where they are not known.
 MIDDLE = 0.5
@@ -53,11 +53,11 @@ def to_iuv(image: torch.Tensor) -> torch.Tensor:
 
 
 def _nearest(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far the nearest colour of the map is, in levels of 255, and its index: both [B, H, W]"""
-    levels = rgb * 255
+    """How far the nearest colour of the map is, in values of 0..255, and its index: both [B, H, W]"""
+    values = rgb * 255
     nearest, index = torch.full(rgb.shape[:-1], float("inf")), torch.zeros(rgb.shape[:-1], dtype=torch.long)
     for number, colour in enumerate(VIRIDIS):
-        distance = (levels - torch.tensor(colour)).abs_().amax(-1)
+        distance = (values - torch.tensor(colour)).abs_().amax(-1)
         nearer = distance < nearest
         nearest[nearer], index[nearer] = distance[nearer], number
     return nearest, index

@@ -6,7 +6,7 @@ import torch
 
 from .part import LABELS
 from .pose_kind import COLOUR_MAPPED, IUV, pose_kind
-from .window import largest, unseen
+from .sliding import largest, unseen
 
 FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from .part import require_finite
-from .window import Worked, blurred, largest_in_diamond, mean
-from .window import largest as largest_in_square
+from .sliding import Worked, blurred, largest_in_diamond, mean
+from .sliding import largest as largest_in_square
 
 # Of the guided filter: how much contrast counts as an edge, and how much steeper than it leaves it the border is to be.
 EDGE, STEEP = 1e-3, 4.0
@@ -39,7 +39,7 @@ def refine_mask(
     require_finite(mask, "The mask")
     if edges:
         require_finite(image, "The picture")
-    # For each pixel one to find the pieces, and one for each time that a window passes along the rows or the columns.
+    # For each pixel one to find the pieces, and one for each time that a filter passes along the rows or the columns.
     passes = 1 + 2 * bool(grow) + 12 * bool(edges) + 2 * bool(feather)
     worked = comfy.utils.ProgressBar(passes * mask.numel()).update
     mask = torch.stack([_whole(each.cpu(), largest, fill_holes, worked) for each in mask])
@@ -73,7 +73,7 @@ def _whole(mask: torch.Tensor, largest: bool, fill_holes: bool, worked: Worked) 
 
 
 def _guided_filter(guide: torch.Tensor, mask: torch.Tensor, radius: int, worked: Worked) -> torch.Tensor:
-    """He, Sun and Tang, "Guided Image Filtering", 2013: in every window the mask as a line of the picture's grey. [B, H, W]"""
+    """He, Sun and Tang, "Guided Image Filtering", 2013: in every square the mask as a line of the picture's grey. [B, H, W]"""
     mean_guide, mean_mask = mean(guide, radius, worked), mean(mask, radius, worked)
     covariance = mean(guide * mask, radius, worked) - mean_guide * mean_mask
     slope = covariance / (mean(guide * guide, radius, worked) - mean_guide**2 + EDGE)

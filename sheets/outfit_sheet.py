@@ -15,12 +15,12 @@ TITLE, ADVICE = "The sheet of Outfit Sheet", "lower `height`, or make a smaller 
 
 
 def outfit_sheet(images: list[torch.Tensor], grid: OutfitGrid, height: int) -> torch.Tensor:
-    """The results in their places, with the parts of each row and each column at the edges.
+    """The results as a table, with the parts of each row and each column at the edges.
 
     images: row by row, each [B, H, W, 3] in 0..1; the pictures of a batch lie side by side
     height: of one result, in pixels
     returns: [1, H', W', 3] in 0..1
-    raises: ValueError where there are more or fewer images than places, and where the sheet is too large to be shown
+    raises: ValueError where there are more or fewer images than cells, and where the sheet is too large to be shown
     """
     if len(images) != len(grid.rows) * len(grid.columns):
         raise ValueError(

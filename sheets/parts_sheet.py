@@ -14,8 +14,8 @@ from ..pictures.part import LabelledPart, Part, mask_or_alpha
 from .sheet import GAP, PAPER, as_given, in_a_column, in_a_row, require_room, scaled, to_tensor, written
 from .writing import Caption, captions, plain_font
 
-# Pixels of the frame for each token, at the self-attention layers of SD1.5's U-Net from the finest to the coarsest.
-LEVELS = (8, 16, 32, 64)
+# Pixels of the frame for each token, at the depths of SD1.5's U-Net.
+TOKEN_SIDES = (8, 16, 32, 64)
 TILE, REMOVED = 256, (214, 51, 108)
 
 
@@ -51,17 +51,17 @@ def _one_by_one(part: Part) -> list[Part]:
 
 def _column(part: Part, heading: Image.Image, width: int, height: int, fit: str) -> Image.Image:
     (picture,), (mask,) = fit_to_frame(part, width, height, fit)
-    kept = [token_mask(mask, (-(-height // size), -(-width // size))) for size in LEVELS]
-    shares = " ".join(f"{100 * (level > 0).float().mean():.0f}%" for level in kept)
+    kept = [token_mask(mask, (-(-height // size), -(-width // size))) for size in TOKEN_SIDES]
+    shares = " ".join(f"{100 * (mask > 0).float().mean():.0f}%" for mask in kept)
     text = (f"mask {100 * mask.mean():.0f}% of the frame", "tokens kept, by level:", shares)
     given, seen = (scaled(tile, TILE) for tile in (as_given(part.image[0]), _with_mask(picture, kept[0])))
     return in_a_column([in_a_column([heading, given]), seen, written(Caption(text, plain_font()))], GAP)
 
 
 def _with_mask(picture: torch.Tensor, kept: torch.Tensor) -> Image.Image:
-    """kept: [h * w] in 0..1, of the finest level"""
+    """kept: [h * w] in 0..1, at the smallest depth"""
     height, width = picture.shape[:2]
-    side = LEVELS[0]
+    side = TOKEN_SIDES[0]
     kept = repeat(kept, "(h w) -> (h y) (w x) 1", h=-(-height // side), y=side, x=side)[:height, :width]
     red = picture * 0.3 + torch.tensor(REMOVED) / 255 * 0.7
     shown = picture * kept + red * (1 - kept)

@@ -17,6 +17,13 @@ BELOW = {
     "attention": set(),
     "pictures": set(),
 }
+# What is read of the host beyond its public API, some of it: attention/patch/host reads it, and nothing else does.
+INTERNALS = {
+    "activations_shape", "ad_params", "adm_channels", "backup", "clone_base_uuid", "conds", "context_window", "current_hooks",
+    "current_patcher", "encode_adm", "first_stage_model", "forced_hooks", "get_tensor", "hook_backup",
+    "hook_patches", "in_channels", "injections", "input_blocks", "latent_dim", "latent_format", "middle_block", "object_patches",
+    "object_patches_backup", "output_blocks", "process_latent_in", "sub_idxs", "weight_wrapper_patches",
+}
 METHOD = {"torch", "einops", *sys.stdlib_module_names}
 MOST_LINES = 250
 
@@ -50,6 +57,15 @@ def test_imports_run_down(path):
     assert "nodes" not in others, "relative imports only; and the host's registry of nodes is not ours to read"
     if room(path) == "attention":
         assert others <= METHOD
+
+
+@pytest.mark.parametrize("path", [
+    path for path in FILES if path.parent.name not in ("host", "checkpoint")  # that one builds the host's own objects
+], ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_host_is_read_in_one_place(path):
+    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    read = {getattr(node, "attr", getattr(node, "value", None)) for node in tree if isinstance(node, (ast.Attribute, ast.Constant))}
+    assert not INTERNALS & read
 
 
 def test_no_source_file_is_long():

@@ -9,9 +9,9 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 
+from ..patch.host.edit import require_edit_model
 from ..patch.run import begin_run, describe_sampled, mark_conditionings
 from .memory import count_kept, plan_memory
-from .models import require_edit_model
 from .references import PARTS
 from .step import PERCENTS, patch_call
 

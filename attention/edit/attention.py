@@ -17,9 +17,9 @@ from einops import rearrange
 
 from ..patch.attribution import Attribution
 from ..patch.batch import Batch
-from ..patch.host import Carried
+from ..patch.carried import Carried
+from ..patch.host.edit import token_side
 from ..shared_attention import widen, widen_keys, widen_queries
-from .models import token_side
 from .tokens import KeepTokens, Layout
 
 
@@ -136,4 +136,4 @@ def record_shares(
         mask = torch.cat([mask[..., layout.text:], mask[..., :layout.text]], -1)
     side = token_side(batch.grid, layout.target)
     grid = -(-batch.grid[0] // side), -(-batch.grid[1] // side)
-    attribution.add(q, k, mask, heads, layout.references, layout.text, grid, sum(positive))
+    attribution.add_whole(q, k, mask, heads, layout.references, layout.text, grid, sum(positive))

@@ -4,25 +4,8 @@ from __future__ import annotations
 
 import math
 
-import comfy.conds
-import torch
-
+from ..patch.host.edit import KeptLatents
 from .references import PartReference, check_references, parts_of
-
-
-class KeptLatents(comfy.conds.CONDList):
-    """Reference latents of which only a share becomes tokens."""
-
-    def __init__(self, cond: list[torch.Tensor], share: float = 1.0):
-        super().__init__(cond)
-        self.share = share
-
-    def _copy_with(self, cond):
-        return type(self)(cond, self.share)
-
-    def size(self):
-        batch, channels, positions = super().size()
-        return [batch, channels, math.ceil(positions * self.share)]
 
 
 def plan_memory(executor, model, noise_shape, conds, *args, **kwargs):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import comfy.conds
 import torch
 
-from ..patch.host import Carried
+from ..patch.carried import Carried
+from ..patch.host.edit import constant
 
 # The name in a conditioning's model_conds, which the host hands to the model as an argument of this name.
 PARTS = "parts2whole_references"
@@ -80,7 +80,7 @@ def add_references(
             PartReference(len(latents) + i, label, latent, shows, strength, region)
             for i, (label, latent, shows) in enumerate(references)
         )
-        conds[PARTS] = comfy.conds.CONDConstant(PartReferences((*before, *new)))
+        conds[PARTS] = constant(PartReferences((*before, *new)))
         latents += [latent for _, latent, _ in references]
         added.append([text, {**values, "reference_latents": latents, "model_conds": conds}])
     return added

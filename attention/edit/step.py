@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from ..patch.batch import Batch
+from ..patch.host.edit import kept_tokens, pixels_of
 from ..patch.run import ATTRIBUTION, SAMPLED, Run, run_of
 from .attention import WeighReferences, record_shares
-from .models import kept_tokens, pixels_of
 from .references import PARTS, PartReference
 from .tokens import KeepTokens
 

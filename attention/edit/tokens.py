@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..patch.host import Carried
-from .models import COUNTS, token_counts
+from ..patch.carried import Carried
+from ..patch.host.edit import COUNTS, token_counts
 
 
 class Layout(NamedTuple):

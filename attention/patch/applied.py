@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..bank import Appearance, BlockAddress
 from ..image_attention import KeysAndValues
-from .host import Architecture, Carried, architecture, first_width, require_unet
+from .carried import Carried
+from .host.unet import Architecture, architecture, first_width, require_unet
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +23,9 @@ class AppliedParts(Carried):
     strength: weight of the references in the softmax, 1 as trained
     start, end: part of the noise schedule in which they act, 0..1
     region: [B, H, W] in 0..1, of any size, where in the target they act; None: everywhere
-    levels: factors of the strength by how often the latent was halved, from 0 on; the last one holds for all deeper levels
+    factors: of the strength by depth, how often the latent was halved, from 0 on; the last one holds for all greater depths
     """
 
-    kind: ClassVar[str] = "parts"
     models: ClassVar[tuple[ModelPatcher, ...]] = ()
     appearance: Appearance
     keep_removed: bool
@@ -33,7 +33,7 @@ class AppliedParts(Carried):
     start: float
     end: float
     region: torch.Tensor | None = None
-    levels: tuple[float, ...] = (1.0,)
+    factors: tuple[float, ...] = (1.0,)
 
     def check(self, model: ModelPatcher):
         """raises: ValueError where a reference was encoded for another architecture than the MODEL's"""
@@ -47,18 +47,17 @@ class AppliedParts(Carried):
     def idle(self) -> bool:
         """Whether it changes nothing."""
         nowhere = self.region is not None and not self.region.any()
-        return self.strength == 0 or self.start >= self.end or not any(self.levels) or nowhere
+        return self.strength == 0 or self.start >= self.end or not any(self.factors) or nowhere
 
-    def strength_at(self, level: int) -> float:
+    def strength_at(self, depth: int) -> float:
         """The weight of the references where the latent was halved so often."""
-        return self.strength * self.levels[min(level, len(self.levels) - 1)]
+        return self.strength * self.factors[min(depth, len(self.factors) - 1)]
 
 
 @dataclass(frozen=True, eq=False)
 class AppliedPose(Carried):
     """Pose pictures [B, H, W, C] in 0..1 for the pose guider; strength multiplies its features."""
 
-    kind: ClassVar[str] = "poses"
     guider: ModelPatcher
     image: torch.Tensor
     strength: float
@@ -92,7 +91,6 @@ class AppliedImageAttention(Carried):
     context_channels: width of the text beside which they were trained
     """
 
-    kind: ClassVar[str] = "images"
     models: ClassVar[tuple[ModelPatcher, ...]] = ()
     keys: Mapping[BlockAddress, KeysAndValues]
     context_channels: int
@@ -112,26 +110,28 @@ class AppliedImageAttention(Carried):
 
 
 Applied = AppliedParts | AppliedPose | AppliedImageAttention
+Kind = TypeVar("Kind", AppliedParts, AppliedPose, AppliedImageAttention)
 
 
 class EverythingApplied(NamedTuple):
     """All that is applied to a MODEL, in the order in which it was."""
 
-    parts: tuple[AppliedParts, ...] = ()
-    poses: tuple[AppliedPose, ...] = ()
-    images: tuple[AppliedImageAttention, ...] = ()
+    every: tuple[Applied, ...] = ()
 
     def plus(self, applied: Applied) -> EverythingApplied:
-        return self._replace(**{applied.kind: (*getattr(self, applied.kind), applied)})
+        return EverythingApplied((*self.every, applied))
+
+    def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
+        return tuple(applied for applied in self.every if isinstance(applied, kind))
+
+    def only(self, acts: Callable[[Applied], bool]) -> EverythingApplied:
+        """What of it acts."""
+        return EverythingApplied(tuple(applied for applied in self.every if acts(applied)))
 
     @property
     def timed(self) -> bool:
         """Whether something acts in a part of the noise schedule only."""
-        return any(applied.start > 0 or applied.end < 1 for kind in self for applied in kind)
-
-    def only(self, acts) -> EverythingApplied:
-        """What of it acts. acts: Applied -> bool"""
-        return EverythingApplied(*(tuple(applied for applied in kind if acts(applied)) for kind in self))
+        return any(applied.start > 0 or applied.end < 1 for applied in self.every)
 
 
 def _require_same(made_for: Architecture, has: Architecture, what: str, node: str):

@@ -11,7 +11,8 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappe
 
 from .applied import Applied, EverythingApplied
 from .attribution import Attribution
-from .run import APPLIED, ATTRIBUTION, begin_run, describe_sampled, mark_conditionings, plan_memory
+from .memory import plan_memory
+from .run import APPLIED, ATTRIBUTION, begin_run, describe_sampled, mark_conditionings
 from .step import patch_call
 
 # In the order in which the host comes to them.

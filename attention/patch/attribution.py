@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange
 
 from ..attention_shares import attention_shares
 from .applied import AppliedParts
-from .host import Carried
+from .batch import Batch
+from .carried import Carried
+from .rows import sum_by_latent
 
 ITSELF, REMOVED = "the picture itself", "outside the masks"
 _ADDING = threading.Lock()  # with several GPUs the host samples in a thread for each
@@ -92,27 +94,33 @@ class Attribution(Carried):
     @torch.compiler.disable
     def add(
         self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, lengths: tuple[int, ...], removed: int,
-        grid: tuple[int, int], chunks: int,
+        batch: Batch, options: dict[str, Any],
     ):
-        """One layer.
+        """One layer, unless other nodes have made tiles of it, or merged its tokens.
 
         lengths: how many keys each active reference has; removed: how many after them stand for what the masks removed
-        grid: (h, w) of the layer
-        chunks: how many conditionings the batch has
         """
+        whole = batch.whole_positive(q, options)
+        if whole is None:
+            return
+        self.add_whole(q, k, mask, heads, lengths, removed, *whole)
+
+    @torch.compiler.disable
+    def add_whole(
+        self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, lengths: tuple[int, ...], removed: int,
+        grid: tuple[int, int], conditionings: int,
+    ):
+        """One layer of a grid (h, w) of tokens, with the rows of so many conditionings."""
         own = k.shape[1] - sum(lengths) - removed
         shares = attention_shares(q, k, mask, heads, [own, *lengths, removed])
-        if shares.shape[1] != grid[0] * grid[1] or shares.shape[0] % chunks:
-            return  # other nodes' tiles, or merged tokens
         every = shares.new_zeros(*shares.shape[:2], len(self.names))
         for column, share in zip(self._columns, shares.unbind(-1)):
             every[..., column] = share
         # A sum, so that it does not matter in which batches the host puts the conditionings.
-        maps = reduce(every, "(chunks latents) t names -> latents t names", "sum", chunks=chunks)
-        maps = rearrange(maps, "latents (h w) names -> latents names h w", h=grid[0])
+        maps = rearrange(sum_by_latent(every, conditionings), "latents (h w) names -> latents names h w", h=grid[0])
         maps = F.interpolate(maps, size=self._grid, mode="bilinear", align_corners=False)
         with _ADDING:
-            self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, chunks)
+            self._by_sigma[self._sigma] = self._by_sigma.get(self._sigma, _Step()).plus(maps, conditionings)
 
     def maps(self, latents: torch.Tensor) -> torch.Tensor:
         """The shares at each token: [B, N, h, w] of the latent, adding up to 1, a mean over all steps alike.

@@ -15,13 +15,15 @@ where they are used:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
-from .host import Carried, Window, chunks_of, window_of
-from .rows import Span, spans_of
+from .carried import Carried
+from .host.sampling import band_of, chunks_of, latents_told, layer_of, rows_told
+from .rows import Span, coupled, spans_of, take
 
 
 class Sampled(NamedTuple):
@@ -57,9 +59,9 @@ class Batch(Carried):
         self._numbers = chunks = chunks_of(options, [0])
         self.grid = tuple(x.shape[-2:])
         self.sampled = sampled or Sampled(max(1, len(x) // len(chunks)), self.grid, (), {})
-        self.window: Window | None = window_of(options, x.ndim)
-        over_latents = self.window is not None and self.window.dim == 0
-        self._latents = self.window.indices if over_latents else tuple(range(self.sampled.latents))
+        self._band, told = band_of(options, x.ndim), latents_told(options)
+        self._latents = tuple(range(self.sampled.latents)) if told is None else told
+        self._all_latents = told is None
         uuids = options.get("uuids", ())
         self._uuids = uuids if len(uuids) == len(chunks) else [None] * len(chunks)
         self._chunks = len(chunks)
@@ -73,12 +75,13 @@ class Batch(Carried):
     @property
     def whole(self) -> bool:
         """Whether every row is a whole latent, and each latent is there once for each conditioning."""
-        return self.window is None and self.grid == self.sampled.grid and len(self.rows) == self._chunks * self.sampled.latents
+        every = self._all_latents and len(self.rows) == self._chunks * self.sampled.latents
+        return every and self._band is None and self.grid == self.sampled.grid
 
     @property
     def tiled(self) -> bool:
         """Whether rows are pieces of latents of which nobody tells where they lie."""
-        told = any(uuid in self.sampled.areas for uuid in self._uuids) or self.window is not None and self.window.dim >= 2
+        told = any(uuid in self.sampled.areas for uuid in self._uuids) or self._band is not None
         return not told and (self.grid != self.sampled.grid or len(self.rows) > self._chunks * len(self._latents))
 
     @property
@@ -96,10 +99,10 @@ class Batch(Carried):
 
         raises: ValueError where it cannot be told what the rows are
         """
-        rows = options.get("activations_shape", [count])[0]
+        layer, subset = layer_of(options), rows_told(options)
+        rows = layer.rows if layer else count
         if count % rows == 0:
             return spans_of(self._flags(rows, options))
-        subset = options.get("ref_uncond_idxs")
         if subset is not None and len(subset) == count:
             flags = self._flags(rows, options)
             return spans_of([flags[row] for row in subset])
@@ -117,30 +120,21 @@ class Batch(Carried):
         raises: ValueError where it cannot be told what the rows are
         """
         count = len(q)
-        rows = options.get("activations_shape", [len(self.rows)])[0]
+        layer = layer_of(options)
+        rows = layer.rows if layer else len(self.rows)
         if count == rows:
             return spans_of(self._flags(rows, options))
-        # Attention couple repeats the conditional chunks, each as a whole, once for each of its own prompts; or all chunks.
         chunks = chunks_of(options, self._numbers)
         if rows % len(chunks):
             raise self._unknown(rows, len(chunks))
-        # Conditional is what other packs call number 0; positive is ours.
-        one, conditional = rows // len(chunks), chunks.count(0)
-        times, rest = divmod(count - one * (len(chunks) - conditional), one * max(conditional, 1))
-        some = conditional > 0 and rest == 0 and times >= 1
-        every = count % rows == 0
-        if every and (not some or conditional < len(chunks) and _repeated(q, k, chunks, count // rows, one)):
-            repeats = [count // rows] * len(chunks)
-        elif some:
-            repeats = [times if number == 0 else 1 for number in chunks]
-        else:
+        one = rows // len(chunks)
+        repeats = coupled(q, k, chunks, one)
+        if repeats is None:
             raise ValueError(
                 f"Another node gives the cross-attention {count} rows where the layer has {rows}, so it cannot be told which of "
                 "them image tokens belong to: remove that node, or Apply Part Image Attention."
             )
-        return spans_of([
-            flag for flag, repeat in zip(self.positive_chunks(options), repeats) for _ in range(repeat * one)
-        ])
+        return spans_of([flag for flag, times in zip(self.positive_chunks(options), repeats) for _ in range(times * one)])
 
     def spread(self, whole: Callable[[int, tuple[int, int]], torch.Tensor]) -> torch.Tensor:
         """For every row the map of its latent, cut to where the row lies.
@@ -179,15 +173,40 @@ class Batch(Carried):
             for name in ("cond_or_uncond", "uuids") if name in options
         }
 
-    def grid_of(self, tokens: int, options: dict[str, Any]) -> tuple[int, int] | None:
+    def maps_at(
+        self, maps: Sequence[torch.Tensor], spans: Sequence[Span], q: torch.Tensor, options: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        """Maps of this batch at the tokens of the positive conditioning's queries.
+
+        maps: each [R, 1, h, w]; q: [n, T, C], these queries
+        returns: each [n, 1, h', w'] of T tokens
+        raises: ValueError where it cannot be told where the tokens lie
+        """
+        rows, grid = sum(span.stop - span.start for span in spans if span.positive), self._grid_of(q.shape[1], options)
+        if spans[-1].stop != len(self.rows) or grid is None or len(q) != rows:
+            layer = layer_of(options)
+            h, w = layer.grid if layer else self.grid
+            raise ValueError(
+                f"Another node on the MODEL gives the self-attention {q.shape[1]} tokens in {len(q)} rows where the layer has "
+                f"{h * w} in {rows}, so it cannot be told which tokens are in the region: remove the region of Apply "
+                "Parts2Whole, or that node (HyperTile and Token Merging do so)."
+            )
+        return [F.adaptive_avg_pool2d(take(each, spans, True), grid) for each in maps]
+
+    def whole_positive(self, q: torch.Tensor, options: dict[str, Any]) -> tuple[tuple[int, int], int] | None:
+        """The grid (h, w) of the positive conditionings' queries [n, T, C], and how many conditionings these are; None where they
+        are not one whole latent each, as other nodes' tiles and merged tokens are not."""
+        grid, conditionings = self._grid_of(q.shape[1], options), sum(self.positive_chunks(options))
+        whole = grid is not None and self.whole and len(q) == conditionings * self.sampled.latents
+        return (grid, conditionings) if whole else None
+
+    def _grid_of(self, tokens: int, options: dict[str, Any]) -> tuple[int, int] | None:
         """(h, w) of a layer of so many tokens; None where these are not the layer's. Where the options do not tell, it is the
         latent halved as often as it takes."""
-        if "activations_shape" in options:
-            h, w = options["activations_shape"][2:]
-        else:
-            h, w = self.grid
-            while h * w > tokens:
-                h, w = -(-h // 2), -(-w // 2)
+        layer = layer_of(options)
+        h, w = layer.grid if layer else self.grid
+        while not layer and h * w > tokens:
+            h, w = -(-h // 2), -(-w // 2)
         return (h, w) if h * w == tokens else None
 
     def _lay_out(self, count: int, chunks: int) -> list[Row]:
@@ -214,27 +233,15 @@ class Batch(Carried):
     def whole_size(self, chunk: int = 0) -> tuple[int, int]:
         """(h, w) of the latent of which a chunk is a part"""
         size = list(self.sampled.grid if self._uuids[chunk] in self.sampled.areas else self.grid)
-        if self.window is not None and self.window.dim >= 2:
-            size[self.window.dim - 2] = self.window.total
+        if self._band is not None:
+            size[self._band.dim - 2] = self._band.total
         return tuple(size)
 
     def _cut(self, chunk: int, whole: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C, h, w]"""
-        if self.window is not None and self.window.dim >= 2:
-            whole = whole.index_select(self.window.dim, torch.tensor(self.window.indices, device=whole.device))
+        if self._band is not None:
+            whole = whole.index_select(self._band.dim, torch.tensor(self._band.indices, device=whole.device))
         area = self.sampled.areas.get(self._uuids[chunk])
         if area:
             whole = whole[:, :, area[2]:area[2] + self.grid[0], area[3]:area[3] + self.grid[1]]
         return whole
-
-
-def _repeated(q: torch.Tensor, k: torch.Tensor, chunks: list[int], times: int, rows: int) -> bool:
-    """Whether every chunk stands so many times, each time with so many rows."""
-    every = q.unflatten(0, (len(chunks), times, rows))
-    if not torch.equal(every[:, 0], every[:, 1]):
-        return False
-    if not torch.equal(every[0, 0], every[-1, 0]):
-        return True
-    # Before the first text was read, the queries of all conditionings are the same: the texts are not.
-    texts = k.unflatten(0, (len(chunks), times, rows))
-    return all(torch.equal(text[0], text[1]) for text, number in zip(texts, chunks) if number != 0)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import comfy.utils
 import torch
 import torch.nn as nn
 
-from .applied import AppliedPose
 from .batch import Batch
-from .host import Carried
+from .carried import Carried
 
 
 def encode_pose(guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
@@ -26,12 +23,6 @@ def encode_pose(guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], d
         image[..., :3].movedim(-1, 1), width * guider.scale, height * guider.scale, "lanczos", "disabled"
     )
     return guider(picture.to(device, torch.float32))
-
-
-def pose_bytes(applied: AppliedPose, latents: Sequence[int], dtype: torch.dtype) -> int:
-    """What the features of the poses take in memory while so many latents [B, C, ..., h, w] are sampled."""
-    channels = applied.guider.model.conv_out.weight.shape[0]
-    return min(len(applied.image), latents[0]) * channels * latents[-2] * latents[-1] * dtype.itemsize
 
 
 class AddPose(Carried):

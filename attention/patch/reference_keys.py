@@ -7,14 +7,14 @@ import torch
 from ..bank import BlockAddress
 from ..shared_attention import ReferenceGroup, ReferenceKeys, join_references
 from .applied import AppliedParts
-from .host import Projections
+from .host.unet import Projections
 
 
 def project_references(
-    parts: tuple[AppliedParts, ...], address: BlockAddress, level: int, layer: Projections, as_mask: bool, device: torch.device,
+    parts: tuple[AppliedParts, ...], address: BlockAddress, depth: int, layer: Projections, as_mask: bool, device: torch.device,
     dtype: torch.dtype,
 ) -> ReferenceKeys:
-    """level: how often the latent was halved there; as_mask: whether an attention mask carries what is added to the logits"""
+    """depth: how often the latent was halved there; as_mask: whether an attention mask carries what is added to the logits"""
     groups, regions = [], 0
     for applied in parts:
         banks = [reference.banks[address] for reference in applied.appearance.references]
@@ -23,7 +23,7 @@ def project_references(
         region = None
         if applied.region is not None:
             region, regions = regions, regions + 1
-        strength = applied.strength_at(level)
+        strength = applied.strength_at(depth)
         for bank, k, v in zip(banks, layer.to_k(tokens).split(lengths), layer.to_v(tokens).split(lengths)):
             if strength > 0:
                 groups.append(ReferenceGroup(k, v, strength, bank.removed if applied.keep_removed else 0, region))
@@ -31,11 +31,3 @@ def project_references(
                 groups.append(ReferenceGroup(k[:0], v[:0], region=region))
     references = join_references(groups)
     return references if as_mask else references.widened(layer.heads)
-
-
-def bytes_of(parts: tuple[AppliedParts, ...], dtype: torch.dtype) -> int:
-    """What the keys and values of these parts take in memory while sampling."""
-    tokens = sum(
-        bank.tokens.numel() for applied in parts for reference in applied.appearance.references for bank in reference.banks.values()
-    )
-    return 2 * tokens * dtype.itemsize

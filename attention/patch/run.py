@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from .applied import Applied, EverythingApplied
+from .applied import Applied
 from .batch import Sampled
-from .host import Carried, areas_of, heavier, prompt_id
-from .pose import pose_bytes
-from .reference_keys import bytes_of
+from .carried import Carried
+from .host.sampling import areas_of, positive_conds, prompt_id
 
 # Names in transformer_options, and on conditionings: what is applied, the run, what is sampled, the attribution.
 APPLIED, RUN, SAMPLED, ATTRIBUTION = "parts2whole", "parts2whole_run", "parts2whole_sampled", "parts2whole_attribution"
@@ -88,20 +87,10 @@ def begin_run(executor, *args, **kwargs):
     return latents
 
 
-def plan_memory(executor, model, noise_shape, *args, **kwargs):
-    """Lets the host plan for the references' keys and values, and for the poses' features."""
-    every = model.model_options["transformer_options"].get(APPLIED, EverythingApplied())
-    dtype = model.model.get_dtype_inference()
-    bytes = bytes_of(every.parts, dtype) + sum(pose_bytes(applied, noise_shape, dtype) for applied in every.poses)
-    if bytes:
-        noise_shape = heavier(model, noise_shape, bytes)
-    return executor(model, noise_shape, *args, **kwargs)
-
-
 def mark_conditionings(executor, guider, *args, **kwargs):
     """Marks the positive conditioning: guiders and nodes put it anywhere in a batch."""
     run = run_of(guider.model_options["transformer_options"])
-    for cond in guider.conds.get("positive") or ():
+    for cond in positive_conds(guider):
         cond[APPLIED] = run.marked = True
     return executor(guider, *args, **kwargs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,27 @@ from ..image_attention import KeysAndValues
 from .applied import Applied, AppliedImageAttention, AppliedParts, AppliedPose, EverythingApplied
 from .attribution import Attribution
 from .batch import Batch
-from .host import block_levels, copy_beside, hooks_in_force, projections, transformer_blocks
+from .host.sampling import copy_beside, hooks_in_force
+from .host.unet import block_depths, projections, transformer_blocks
 from .pose import AddPose, encode_pose
 from .reference_keys import project_references
 from .run import APPLIED, ATTRIBUTION, SAMPLED, Run, run_of
 from .unet_patches import AddImageTokens, ShareReferences, takes_mask
+
+
+class Call(NamedTuple):
+    """One call of the U-Net.
+
+    model: the host's, which wears what is patched; options: its transformer_options
+    device, dtype: where and in which precision it computes
+    """
+
+    model: Any
+    options: dict[str, Any]
+    batch: Batch
+    run: Run
+    device: torch.device
+    dtype: torch.dtype
 
 
 def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
@@ -27,19 +43,20 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     options = transformer_options or {}
     model, run = executor.class_obj, run_of(options)
     run.reached = True
-    every: EverythingApplied = options.get(APPLIED, EverythingApplied())
+    applied: EverythingApplied = options.get(APPLIED, EverythingApplied())
     attribution = options.get(ATTRIBUTION)
     # Sigmas are on the model's device, and to read one waits for all that a GPU has in hand: only where it matters.
-    sigma = float(t.max()) if attribution is not None or every.timed else None
-    acting = every if sigma is None else every.only(partial(_acts_at, sigma=sigma, sampling=model.model_sampling, run=run))
-    if any(acting):
+    sigma = float(t.max()) if attribution is not None or applied.timed else None
+    acting = applied if sigma is None else applied.only(partial(_acts_at, sigma=sigma, sampling=model.model_sampling, run=run))
+    if acting.every:
         batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
         _warn_of_unknown_layout(batch, acting, run)
         if attribution is not None and batch.whole:
-            attribution.describe(every.parts, acting.parts, batch.grid, sigma)
+            attribution.describe(applied.of(AppliedParts), acting.of(AppliedParts), batch.grid, sigma)
         else:
             attribution = None
-        options = {**options, **_patches(model, acting, batch, x.device, attribution, options, run)}
+        call = Call(model, options, batch, run, x.device, model.get_dtype_inference())
+        options = {**options, **_patches(call, acting, attribution)}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -52,8 +69,8 @@ def _acts_at(applied: Applied, sigma: float, sampling, run: Run) -> bool:
 
 def _warn_of_unknown_layout(batch: Batch, acting: EverythingApplied, run: Run):
     """Warns where the batch does not tell which latent, or which part of it, a pose or a region belongs to."""
-    poses = [(applied, "pose", applied.image) for applied in acting.poses]
-    regions = [(applied, "region", applied.region) for applied in acting.parts if applied.region is not None]
+    poses = [(applied, "pose", applied.image) for applied in acting.of(AppliedPose)]
+    regions = [(applied, "region", applied.region) for applied in acting.of(AppliedParts) if applied.region is not None]
     for applied, what, maps in (*poses, *regions):
         if batch.tiled:
             run.warn(
@@ -69,54 +86,48 @@ def _warn_of_unknown_layout(batch: Batch, acting: EverythingApplied, run: Run):
             )
 
 
-def _patches(
-    model, acting: EverythingApplied, batch: Batch, device: torch.device, attribution: Attribution | None, options: dict[str, Any],
-    run: Run,
-) -> dict[str, dict]:
+def _patches(call: Call, acting: EverythingApplied, attribution: Attribution | None) -> dict[str, dict]:
     """The host's `patches` and `patches_replace`, with ours."""
-    replace = {name: dict(blocks) for name, blocks in options.get("patches_replace", {}).items()}
-    patches = dict(options.get("patches", {}))
-    where = device, model.get_dtype_inference()
-    for applied in acting.poses:
-        guider = copy_beside(model, applied.guider, APPLIED)
-        features = batch.spread(partial(_pose_features, applied, guider, *where, run))
-        patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features, batch)]
-    if any(batch.positive_chunks(options)):
-        if acting.parts:
-            _share_references(replace, model, acting.parts, batch, *where, attribution, options, run)
-        if acting.images:
-            _add_image_tokens(replace, model, acting.images, batch, *where, run)
+    replace = {name: dict(blocks) for name, blocks in call.options.get("patches_replace", {}).items()}
+    patches = dict(call.options.get("patches", {}))
+    for applied in acting.of(AppliedPose):
+        guider = copy_beside(call.model, applied.guider, APPLIED)
+        features = call.batch.spread(partial(_pose_features, call, applied, guider))
+        patches["input_block_patch"] = [*patches.get("input_block_patch", []), AddPose(features, call.batch)]
+    if any(call.batch.positive_chunks(call.options)):
+        if parts := acting.of(AppliedParts):
+            _share_references(call, replace, parts, attribution)
+        if images := acting.of(AppliedImageAttention):
+            _add_image_tokens(call, replace, images)
     return {"patches_replace": replace, "patches": patches}
 
 
 def _share_references(
-    replace: dict[str, dict], model, parts: tuple[AppliedParts, ...], batch: Batch, device: torch.device, dtype: torch.dtype,
-    attribution: Attribution | None, options: dict[str, Any], run: Run,
+    call: Call, replace: dict[str, dict], parts: tuple[AppliedParts, ...], attribution: Attribution | None
 ):
-    regions = tuple(batch.spread(partial(_region, applied, device, run)) for applied in parts if applied.region is not None)
-    levels = run.keep(("levels", model), (), block_levels, model.diffusion_model)
-    bias_as_mask = takes_mask(device, dtype, regions, options)
+    model, run, where = call.model, call.run, (call.device, call.dtype)
+    regions = tuple(call.batch.spread(partial(_region, call, applied)) for applied in parts if applied.region is not None)
+    depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)
+    bias_as_mask = takes_mask(*where, regions, call.options)
     hooks, strengths = hooks_in_force(model)
-    for address, block in _blocks(model, run).items():
+    for address, block in _blocks(call).items():
         previous = _previous(replace, "attn1", address)
         as_mask, layer = bias_as_mask and previous is None, projections(block.attn1, address)
-        slot, state = ("keys", address, model, hooks, as_mask, device, dtype), (*parts, *strengths)
-        references = run.keep(slot, state, project_references, parts, address, levels[address], layer, as_mask, device, dtype)
-        replace["attn1"][tuple(address)] = ShareReferences(references, layer.heads, batch, regions, attribution, previous)
+        slot, state = ("keys", address, model, hooks, as_mask, *where), (*parts, *strengths)
+        references = run.keep(slot, state, project_references, parts, address, depths[address], layer, as_mask, *where)
+        replace["attn1"][tuple(address)] = ShareReferences(references, layer.heads, call.batch, regions, attribution, previous)
 
 
-def _add_image_tokens(
-    replace: dict[str, dict], model, images: tuple[AppliedImageAttention, ...], batch: Batch, device: torch.device,
-    dtype: torch.dtype, run: Run,
-):
-    for address, block in _blocks(model, run).items():
+def _add_image_tokens(call: Call, replace: dict[str, dict], images: tuple[AppliedImageAttention, ...]):
+    where = call.device, call.dtype
+    for address, block in _blocks(call).items():
         previous, heads = _previous(replace, "attn2", address), projections(block.attn2, address).heads
-        tokens = run.keep(("tokens", address, device, dtype), images, _image_tokens, images, address, device, dtype)
-        replace["attn2"][tuple(address)] = AddImageTokens(tokens, heads, batch, previous)
+        tokens = call.run.keep(("tokens", address, *where), images, _image_tokens, images, address, *where)
+        replace["attn2"][tuple(address)] = AddImageTokens(tokens, heads, call.batch, previous)
 
 
-def _blocks(model, run: Run) -> dict[BlockAddress, torch.nn.Module]:
-    return run.keep(("blocks", model), (), transformer_blocks, model.diffusion_model)
+def _blocks(call: Call) -> dict[BlockAddress, torch.nn.Module]:
+    return call.run.keep(("blocks", call.model), (), transformer_blocks, call.model.diffusion_model)
 
 
 def _previous(replace: dict[str, dict], kind: str, address: BlockAddress) -> Callable | None:
@@ -135,24 +146,24 @@ def _image_tokens(
     ]
 
 
-def _region(applied: AppliedParts, device: torch.device, run: Run, latent: int, size: tuple[int, int]) -> torch.Tensor:
+def _region(call: Call, applied: AppliedParts, latent: int, size: tuple[int, int]) -> torch.Tensor:
     """The region of a latent [1, 1, h, w]; fewer regions than latents are used in turn."""
     number = latent % len(applied.region)
 
     def resize() -> torch.Tensor:
-        return F.adaptive_avg_pool2d(applied.region[number][None, None], size).to(device)
+        return F.adaptive_avg_pool2d(applied.region[number][None, None], size).to(call.device)
 
-    return run.keep(("region", applied, number, size, device), (), resize)
+    return call.run.keep(("region", applied, number, size, call.device), (), resize)
 
 
 def _pose_features(
-    applied: AppliedPose, guider: torch.nn.Module, device: torch.device, dtype: torch.dtype, run: Run, latent: int,
-    size: tuple[int, int],
+    call: Call, applied: AppliedPose, guider: torch.nn.Module, latent: int, size: tuple[int, int]
 ) -> torch.Tensor:
     """The features of the pose of a latent [1, C, h, w]; fewer poses than latents are used in turn."""
     number = latent % len(applied.image)
 
     def encode() -> torch.Tensor:
-        return (encode_pose(guider, applied.image[number:number + 1], size, device) * applied.strength).to(dtype)
+        features = encode_pose(guider, applied.image[number:number + 1], size, call.device)
+        return (features * applied.strength).to(call.dtype)
 
-    return run.keep(("pose", applied, guider, number, size, device, dtype), (), encode)
+    return call.run.keep(("pose", applied, guider, number, size, call.device, call.dtype), (), encode)

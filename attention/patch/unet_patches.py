@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from comfy.ldm.modules.attention import optimized_attention
 from einops import rearrange
 
@@ -17,8 +16,8 @@ from ..image_attention import KeysAndValues
 from ..shared_attention import ReferenceKeys, shared_attention
 from .attribution import Attribution
 from .batch import Batch
-from .host import Carried
-from .rows import Span, put_together, take
+from .carried import Carried
+from .rows import put_together, take, take_attention
 
 
 class ShareReferences(Carried):
@@ -40,15 +39,14 @@ class ShareReferences(Carried):
         spans = self.batch.spans(len(q), options)
         kinds = {}
         for positive in sorted({span.positive for span in spans}):
-            q_, k_, v_ = (take(x, spans, positive) for x in (q, k, v))
-            # HyperTile tiles only the queries; the host's attention then splits the keys alike.
-            k_, v_ = (x.reshape(q_.shape[0], -1, x.shape[-1]) for x in (k_, v_))
+            q_, k_, v_ = take_attention(spans, positive, q, k, v)
 
             def attend(q, k, v, mask=None, positive=positive):
                 return _attend(q, k, v, self.heads, options, self.previous, self.batch, positive, mask)
 
             if positive:
-                regions = self._regions_at(spans, q_.shape, options)
+                maps = self.batch.maps_at(self.regions, spans, q_, options) if self.regions else None
+                regions = maps and rearrange(maps, "regions b 1 h w -> b (h w) regions")
                 kinds[True] = shared_attention(q_, k_, v_, self.references, self.heads, self._recorded(attend, options), regions)
             else:
                 kinds[False] = attend(q_, k_, v_)
@@ -57,32 +55,16 @@ class ShareReferences(Carried):
     def _recorded(self, attend: Callable, options: dict[str, Any]) -> Callable:
         """The same attention, whose shares the attribution gets."""
         # What another node puts in the attention's place does not attend by these shares.
-        if self.attribution is None or self.previous is not None or "activations_shape" not in options:
+        if self.attribution is None or self.previous is not None:
             return attend
 
         def recorded(q, k, v, mask=None):
-            lengths, grid = self.references.lengths, tuple(options["activations_shape"][2:])
-            removed, conditionings = len(self.references.k) - sum(lengths), sum(self.batch.positive_chunks(options))
-            self.attribution.add(q, k, mask, self.heads, lengths, removed, grid, conditionings)
+            lengths = self.references.lengths
+            removed = len(self.references.k) - sum(lengths)
+            self.attribution.add(q, k, mask, self.heads, lengths, removed, self.batch, options)
             return attend(q, k, v, mask)
 
         return recorded
-
-    def _regions_at(self, spans: list[Span], shape: torch.Size, options: dict[str, Any]) -> torch.Tensor | None:
-        """The regions at the tokens of the positive conditioning's queries: [B, T, N]"""
-        if not self.regions:
-            return None
-        rows, grid = spans[-1].stop, self.batch.grid_of(shape[1], options)
-        of_this_kind = sum(span.stop - span.start for span in spans if span.positive)
-        if rows != len(self.batch.rows) or grid is None or shape[0] != of_this_kind:
-            h, w = options.get("activations_shape", self.regions[0].shape)[2:]
-            raise ValueError(
-                f"Another node on the MODEL gives the self-attention {shape[1]} tokens in {shape[0]} rows where the layer has "
-                f"{h * w} in {of_this_kind}, so it cannot be told which tokens are in the region: remove the region of Apply "
-                "Parts2Whole, or that node (HyperTile and Token Merging do so)."
-            )
-        maps = [F.adaptive_avg_pool2d(take(region, spans, True), grid) for region in self.regions]
-        return rearrange(maps, "regions b 1 h w -> b (h w) regions")
 
 
 class AddImageTokens(Carried):

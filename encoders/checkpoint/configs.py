@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 
 from ...pictures.model_files import require_fit, require_number
 from .files import DOWNLOAD, read_config, require_none_missing
 
-MOST_LEVELS, MOST_LAYERS, MOST_CHANNELS = 8, 8, 8192
+MOST_BLOCKS, MOST_LAYERS, MOST_CHANNELS = 8, 8, 8192
 GROUPS = 32  # of the host's group norms, whatever a configuration says
 # What is read of an image encoder's: the host builds further networks by other names.
 _IMAGE_ENCODER = (
@@ -24,10 +25,10 @@ Weights = dict[str, torch.Tensor]
 def unet_numbers(folder: str, component: str) -> dict:
     """The configuration of a U-Net, with numbers in bounds. raises: ValueError"""
     config, path = read_config(folder, component), _path(folder, component)
-    levels = config.get("down_block_types")
-    levels = len(levels) if isinstance(levels, list) else 0
-    require_number(path, {"down_block_types": levels}, "down_block_types", 1, MOST_LEVELS)
-    require_number(path, config, "block_out_channels", 1, MOST_CHANNELS, count=levels)
+    blocks = config.get("down_block_types")
+    blocks = len(blocks) if isinstance(blocks, list) else 0
+    require_number(path, {"down_block_types": blocks}, "down_block_types", 1, MOST_BLOCKS)
+    require_number(path, config, "block_out_channels", 1, MOST_CHANNELS, count=blocks)
     require_number(path, config, "layers_per_block", 1, MOST_LAYERS)
     for name in ("in_channels", "out_channels", "cross_attention_dim"):
         require_number(path, config, name, 1, MOST_CHANNELS)
@@ -36,8 +37,8 @@ def unet_numbers(folder: str, component: str) -> dict:
         ("down_block_types", ("DownBlock2D", "CrossAttnDownBlock2D")), ("up_block_types", ("UpBlock2D", "CrossAttnUpBlock2D"))
     ):
         kinds_given = config.get(name)
-        if not isinstance(kinds_given, list) or len(kinds_given) != levels or any(kind not in kinds for kind in kinds_given):
-            raise ValueError(f"{path}: {name} is not a list of {levels} of {' and '.join(kinds)}.")
+        if not isinstance(kinds_given, list) or len(kinds_given) != blocks or any(kind not in kinds for kind in kinds_given):
+            raise ValueError(f"{path}: {name} is not a list of {blocks} of {' and '.join(kinds)}.")
     return config
 
 
@@ -45,12 +46,12 @@ def require_unet_fits(folder: str, component: str, config: dict, weights: Weight
     """raises: ValueError where the configuration is of another U-Net than the weights"""
     shape = _Shapes(folder, component, weights)
     first = shape("conv_in.weight", 4)
-    levels = shape.count("down_blocks.")
+    blocks = shape.count("down_blocks.")
     attention = next((name for name in weights if name.endswith("attn2.to_k.weight")), "attn2.to_k.weight")
     require_fit(_path(folder, component), config, {
         "in_channels": first[1],
         "block_out_channels": [
-            *(shape(f"down_blocks.{i}.downsamplers.0.conv.weight", 4)[0] for i in range(levels - 1)),
+            *(shape(f"down_blocks.{i}.downsamplers.0.conv.weight", 4)[0] for i in range(blocks - 1)),
             shape("mid_block.resnets.0.conv1.weight", 4)[0],
         ],
         "layers_per_block": shape.count("down_blocks.0.resnets."),
@@ -141,6 +142,24 @@ def pose_guider_config(folder: str, weights: Weights) -> dict:
         "conditioning_embedding_channels": shape("conv_out.weight", 4)[0],
     }, DOWNLOAD)
     return config
+
+
+def image_attention_sizes(folder: str, weights: Weights, blocks: Iterable[str]) -> tuple[list[int], int]:
+    """The width of each block's projections, and that of an image token.
+
+    blocks: diffusers' names
+    raises: ValueError for projections that are missing, or do not belong to each other
+    """
+    shape, sizes = _Shapes(folder, "decoupled_attn.pth", weights), []
+    for block in blocks:
+        keys, values = (shape(f"{block}.attn2.processor.{layer}.weight", 2) for layer in ("to_k_dc", "to_v_dc"))
+        sizes.append(keys)
+        if not keys == values == [keys[0], sizes[0][1]]:
+            raise ValueError(
+                f"{os.path.join(folder, 'decoupled_attn.pth')}: the projections of {block} have the shapes {keys} and {values}, "
+                f"expected two alike, for image tokens of {sizes[0][1]} channels as in the first block. {DOWNLOAD}"
+            )
+    return [keys[0] for keys in sizes], sizes[0][1]
 
 
 def scheduler_config(folder: str) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +21,18 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...attention.image_attention import ImageAttention
-from ...attention.patch.host import diffusers_block_names
-from ...pictures.model_files import require_fit
+from ...attention.patch.host.unet import diffusers_block_names
 from ..appearance import AppearanceEncoder
 from ..pose_network import PoseNetwork
-from .configs import feature_extractor_config, image_encoder_config, pose_guider_config, text_encoder_config, vae_config
-from .files import DOWNLOAD, REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing
+from .configs import (
+    feature_extractor_config,
+    image_attention_sizes,
+    image_encoder_config,
+    pose_guider_config,
+    text_encoder_config,
+    vae_config,
+)
+from .files import REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing
 from .unet import load_appearance_encoder, load_model, unet_config
 
 IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
@@ -134,8 +139,8 @@ def load_clip_vision(folder: str) -> comfy.clip_vision.ClipVisionModel:
         "image_mean": extractor["image_mean"],
         "image_std": extractor["image_std"],
     }
-    with tempfile.TemporaryDirectory() as place:  # ComfyUI before 0.26 takes no config but a file's
-        path = Path(place, "config.json")
+    with tempfile.TemporaryDirectory() as temporary:  # ComfyUI before 0.26 takes no config but a file's
+        path = Path(temporary, "config.json")
         path.write_text(json.dumps(config))
         clip_vision = comfy.clip_vision.ClipVisionModel(path)
     missing, _ = clip_vision.load_sd(weights)
@@ -163,17 +168,13 @@ def load_image_attention(folder: str) -> ModelPatcher:
     config = unet_config(folder, "unet").unet_config
     weights = read_weights(folder, "", IMAGE_ATTENTION_FILES)
     names = diffusers_block_names(config)
-    layers = ("to_k_dc", "to_v_dc")
-    expected = {f"{name}.attn2.processor.{layer}.weight" for name in names for layer in layers}
-    require_none_missing(list(expected - weights.keys()), folder, "decoupled_attn.pth")
-    require_fit(os.path.join(folder, "unet", "config.json"), {"cross_attention_dim": config["context_dim"]}, {
-        "cross_attention_dim": weights[f"{next(iter(names))}.attn2.processor.to_k_dc.weight"].shape[-1],
-    }, DOWNLOAD)
-    channels = {address: weights[f"{name}.attn2.processor.to_k_dc.weight"].shape[0] for name, address in names.items()}
-    attention = ImageAttention(channels, config["context_dim"], comfy.ops.manual_cast)
+    channels, token_channels = image_attention_sizes(folder, weights, names)
+    attention = ImageAttention(
+        dict(zip(names.values(), channels)), token_channels, config["context_dim"], comfy.ops.manual_cast
+    )
     return _patcher(attention, {
         f"{layer}.{i}.weight": weights[f"{name}.attn2.processor.{layer}.weight"]
-        for i, name in enumerate(names) for layer in layers
+        for i, name in enumerate(names) for layer in ("to_k_dc", "to_v_dc")
     }, folder, "decoupled_attn.pth")
 
 

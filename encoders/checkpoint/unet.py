@@ -12,7 +12,7 @@ import comfy.supported_models
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
 
-from ...attention.patch.host import transformer_blocks
+from ...attention.patch.host.unet import drop_after_last_norm1
 from ..appearance import AppearanceEncoder
 from .configs import require_unet_fits, scheduler_config, unet_numbers, vae_config
 from .files import REFERENCE_UNET, read_config, read_weights, require_none_missing
@@ -48,7 +48,7 @@ def _load_unet(folder: str, component: str, disable_dynamic: bool = False) -> Mo
     config.set_inference_dtype(dtype, manual_cast)
     model = config.get_model({})
     if component == REFERENCE_UNET:
-        _drop_after_last_norm1(model.diffusion_model)
+        drop_after_last_norm1(model.diffusion_model)
 
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     offload_device = comfy.model_management.unet_offload_device()
@@ -129,10 +129,3 @@ class _AnyWidthSD15(comfy.supported_models.SD15):
 
     def model_type(self, state_dict, prefix=""):
         return self.prediction_type
-
-
-def _drop_after_last_norm1(unet):
-    address, block = list(transformer_blocks(unet).items())[-1]
-    block.attn1 = block.attn2 = block.norm2 = block.norm3 = block.ff = None
-    transformer = next(layer for layer in unet.output_blocks[address.number] if hasattr(layer, "transformer_blocks"))
-    transformer.proj_out = unet.out = None

@@ -122,7 +122,7 @@ BLOCKS = sorted({name.split("/")[0] for name in ATTENTION if "/" in name})
 @pytest.mark.parametrize("block", BLOCKS)
 def test_golden_attention_layers(checkpoint, block):
     """The original's attn1, captured layer by layer, from its inputs."""
-    from parts2whole.attention.patch.host import diffusers_block_names, transformer_blocks
+    from parts2whole.attention.patch.host.unet import diffusers_block_names, transformer_blocks
 
     model = checkpoint.model.model
     address = diffusers_block_names(model.model_config.unet_config)[block]

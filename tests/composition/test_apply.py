@@ -114,12 +114,18 @@ def test_image_attention_and_pose_guider_of_another_checkpoint_are_refused(check
     def patcher(module):
         return comfy.model_patcher.ModelPatcher(module, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
-    other = patcher(ImageAttention({("middle", 0, 0): 64}, 48, comfy.ops.manual_cast))
+    ours = checkpoint.image_attention.model
+    other = patcher(ImageAttention({("middle", 0, 0): 64}, 48, 32, comfy.ops.manual_cast))
     with pytest.raises(ValueError, match="tokens of 32 channels, the image attention expects 48"):
         apply_image_attention(checkpoint.model, checkpoint._replace(image_attention=other), parts)
 
-    other = patcher(ImageAttention({("middle", 0, 0): 64}, 32, comfy.ops.manual_cast))
+    other = patcher(ImageAttention({("middle", 0, 0): 64}, 32, 32, comfy.ops.manual_cast))
     with pytest.raises(ValueError, match="The image attention was made for a U-Net with 1 transformer blocks"):
+        apply_image_attention(checkpoint.model, checkpoint._replace(image_attention=other), parts)
+
+    channels = {address: layer.out_features for address, layer in zip(ours.addresses, ours.to_k_dc)}
+    other = patcher(ImageAttention(channels, 32, 48, comfy.ops.manual_cast))
+    with pytest.raises(ValueError, match="and a text of width 48; the MODEL has .* and a text of width 32"):
         apply_image_attention(checkpoint.model, checkpoint._replace(image_attention=other), parts)
 
     other = patcher(PoseNetwork(3, [16, 32, 96, 256], 320, comfy.ops.manual_cast))

@@ -203,6 +203,46 @@ def test_a_unet_of_another_class(checkpoint, appearance, draw):
         checkpoint.model.model.diffusion_model = unet
 
 
+def planned_for(model, draw, monkeypatch):
+    """What the host makes free in memory, at its least, before it samples."""
+    planned = []
+    load = comfy.model_management.load_models_gpu
+
+    def seen(models, memory_required=0, minimum_memory_required=None, **options):
+        planned.append(minimum_memory_required or 0)
+        return load(models, memory_required=memory_required, minimum_memory_required=minimum_memory_required, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.model_management, "load_models_gpu", seen)
+        draw(model, steps=1)
+    return max(planned)
+
+
+def keys_and_values(model, draw) -> int:
+    """Bytes of what the attention gets of the references."""
+    found = []
+
+    def keep(executor, *args, **kwargs):
+        for patch in args[5]["patches_replace"]["attn1"].values():
+            found.append(patch.references.k.nbytes + patch.references.v.nbytes)
+        return executor(*args, **kwargs)
+
+    model = model.clone()
+    model.add_wrapper(WrappersMP.DIFFUSION_MODEL, keep)
+    draw(model, steps=1)
+    return sum(found)
+
+
+@pytest.mark.parametrize("regions", [0, 1, 2])
+def test_the_host_plans_for_what_the_heads_carry_too(checkpoint, appearance, draw, monkeypatch, regions):
+    region = torch.ones(1, 8, 8)
+    model = apply_parts(checkpoint.model, appearance, **({"region": region} if regions else {}))
+    if regions == 2:
+        model = apply_parts(model, appearance, region=region)
+    planned = planned_for(model, draw, monkeypatch) - planned_for(checkpoint.model, draw, monkeypatch)
+    assert planned == pytest.approx(keys_and_values(model, draw), rel=0.02), "null keys are few"
+
+
 def test_the_host_plans_for_the_references(checkpoint, appearance, draw, monkeypatch):
     """By as much as their keys and values take, which one more latent would not."""
     planned = []

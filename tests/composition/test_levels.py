@@ -3,16 +3,16 @@
 import pytest
 import torch
 from harness.workbench import apply_parts, rel, run
-from parts2whole.attention.patch.host import block_levels
+from parts2whole.attention.patch.host.unet import block_depths
 
 
 def levels(preset="all", **custom):
     return run("Parts2WholeLevels", preset=preset, **custom)
 
 
-def test_the_levels_of_sd15(checkpoint):
-    by_block = block_levels(checkpoint.model.model.diffusion_model)
-    found = {(address.name, address.number): level for address, level in by_block.items()}
+def test_the_depths_of_sd15(checkpoint):
+    by_block = block_depths(checkpoint.model.model.diffusion_model)
+    found = {(address.name, address.number): depth for address, depth in by_block.items()}
     assert found == {
         ("input", 1): 0, ("input", 2): 0, ("input", 4): 1, ("input", 5): 1, ("input", 7): 2, ("input", 8): 2, ("middle", 0): 3,
         ("output", 3): 2, ("output", 4): 2, ("output", 5): 2, ("output", 6): 1, ("output", 7): 1, ("output", 8): 1,
@@ -29,15 +29,15 @@ def test_all_is_as_without_and_one_factor_is_a_strength(checkpoint, appearance, 
     finest, spelled_out = (
         draw(apply_parts(checkpoint.model, appearance, levels=levels(custom=custom))) for custom in ("1, 0", "1, 0, 0, 0")
     )
-    assert torch.equal(finest, spelled_out), "the last one holds for all deeper levels"
+    assert torch.equal(finest, spelled_out), "the last one holds for all greater depths"
 
 
 def test_zero_everywhere_equals_the_unpatched_model_bit_for_bit(checkpoint, appearance, draw):
     assert torch.equal(draw(apply_parts(checkpoint.model, appearance, levels=levels(custom="0, 0"))), draw(checkpoint.model))
 
 
-def test_a_level_of_factor_zero_is_left_alone(checkpoint, appearance, draw):
-    """The first attention of the U-Net is of the finest level."""
+def test_a_depth_of_factor_zero_is_left_alone(checkpoint, appearance, draw):
+    """The first attention of the U-Net is at depth 0."""
     def first_attention(model):
         outputs = []
         model = model.clone()

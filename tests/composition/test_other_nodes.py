@@ -13,7 +13,7 @@ from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from harness.workbench import apply_parts, lora, noise, picture, rel, run, text, with_lora
-from parts2whole.attention.patch.host import transformer_blocks
+from parts2whole.attention.patch.host.unet import transformer_blocks
 
 
 def custom_attn1(q, k, v, options):

@@ -1,14 +1,18 @@
 """What is computed in a run, on which copy of a model, and what is left of it after an error."""
 
+import shutil
+
 import comfy.controlnet
 import comfy.hooks
 import comfy.samplers
 import comfy.sd
 import comfy.utils
 import pytest
+import safetensors.torch
 import torch
 from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
+from harness.host import GOLDEN
 from harness.workbench import (
     apply_parts,
     apply_pose,
@@ -21,6 +25,7 @@ from harness.workbench import (
     text,
     with_lora,
 )
+from parts2whole.encoders.checkpoint.load import load_pose_guider
 
 
 @pytest.mark.slow  # to guard and trace takes a sixth of what all other tests take
@@ -72,6 +77,20 @@ def test_each_of_two_devices_has_its_own_of_all(checkpoint, everything, draw):
         hook.remove()
     assert rel(result, expected) < 1e-5
     assert [calls.count(module) for module in modules] == [2, 2, 1, 1], "two steps, one pose"
+
+
+@several_gpus
+def test_each_of_two_pose_guiders_has_its_own_copy(checkpoint, draw, tmp_path):
+    shutil.copytree(GOLDEN / "checkpoint" / "pose_guider", tmp_path / "pose_guider")
+    (file,) = tmp_path.glob("pose_guider/*.safetensors")
+    safetensors.torch.save_file({name: 3 * weight for name, weight in safetensors.torch.load_file(file).items()}, file)
+    first, second = checkpoint.pose_guider, load_pose_guider(str(tmp_path))
+    model, twice = (apply_pose(apply_pose(checkpoint.model, first), guider) for guider in (second, first))
+    expected = draw(model)
+    assert rel(draw(twice), expected) > 0.01
+    both, copy = on_two_devices(model)
+    assert len(copy.get_additional_models_with_key("parts2whole")) == 2
+    assert rel(draw(both), expected) < 1e-5
 
 
 @several_gpus

@@ -3,6 +3,7 @@
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
+import comfy.sample
 import comfy.supported_models
 import pytest
 import torch
@@ -183,3 +184,17 @@ def test_a_model_with_patches_that_move_tokens_about_encodes_as_the_plain_one_at
     first = ("input", 1, 0)
     assert torch.equal(plain[first].tokens, patched[first].tokens)
     assert all(plain[address].tokens.shape == patched[address].tokens.shape for address in plain)
+
+
+def test_above_timestep_0_the_latent_is_noised_to_match_and_always_alike(checkpoint):
+    seen, tiny = [], checkpoint.model
+    hook = tiny.model.diffusion_model.register_forward_pre_hook(lambda unet, inputs: seen.append(inputs))
+    for timestep in (0, 300):
+        encoder = run("Parts2WholeModelAsEncoder", model=tiny, noise_level=timestep)
+        encode(checkpoint._replace(appearance_encoder=encoder), golden_parts(checkpoint.clip, 1))
+    hook.remove()
+    (clean, first), (noised, second) = seen
+    assert (first.tolist(), second.tolist()) == ([0.0], [300.0])
+    sigma = tiny.get_model_object("model_sampling").sigma(second)
+    noise_of_seed_0 = comfy.sample.prepare_noise(torch.zeros_like(clean), 0)
+    assert rel(noised, (clean + sigma * noise_of_seed_0) / (1 + sigma**2) ** 0.5) < 1e-5

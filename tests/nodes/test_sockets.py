@@ -46,3 +46,13 @@ def test_an_unknown_input_is_told_with_those_that_there_are():
 
 def test_what_is_optional_may_be_left_out():
     assert run("Parts2WholeMakePart", image=torch.ones(1, 8, 8, 3), label="face", mask=None).mask is None
+
+
+@pytest.mark.parametrize("node, socket, value", [
+    ("Parts2WholeShowAttribution", "latent", {}), ("Parts2WholeEncodeAppearance", "parts", ("face", 1)),
+    ("Parts2WholePreviewParts", "parts", (torch.zeros(1),)), ("Parts2WholeApply", "levels", ("1", "2")),
+    ("Parts2WholeOutfitGrid", "rows", [(1,)]), ("Parts2WholeEncodeLabels", "parts", {"part0": ()}),
+])
+def test_what_is_of_the_right_shape_with_something_else_in_it_is_refused(node, socket, value):
+    with pytest.raises(ValueError, match=f"for '{socket.removesuffix('s') if node == 'Parts2WholeEncodeLabels' else socket}'"):
+        run(node, **{socket: value})

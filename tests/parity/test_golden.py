@@ -20,7 +20,7 @@ from harness.workbench import (
     text,
 )
 from parts2whole.attention.bank import Appearance, BlockAddress
-from parts2whole.attention.patch.host import diffusers_block_names
+from parts2whole.attention.patch.host.unet import diffusers_block_names
 from parts2whole.attention.reference_mask import token_mask
 from parts2whole.encoders.image_tokens import _crop_square, image_tokens
 from parts2whole.pictures.frame import fit_to_frame

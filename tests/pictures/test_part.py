@@ -1,6 +1,5 @@
 """Parts from pictures of any kind, and what is refused."""
 
-import logging
 
 import pytest
 import torch
@@ -52,10 +51,10 @@ def test_pad_shows_the_whole_picture_with_white_beside_it():
 
 def test_crop_keeps_the_shape_and_has_the_part_in_its_middle_as_far_as_it_can():
     picture, mask = fit_to_frame(half_red_half_blue(80, 40), 40, 40, "crop")
-    assert mask.eq(1).all() and picture.eq(torch.tensor([0.0, 0.0, 1.0])).all(), "the window lies on the blue half"
+    assert mask.eq(1).all() and picture.eq(torch.tensor([0.0, 0.0, 1.0])).all(), "the crop lies on the blue half"
     part = half_red_half_blue(80, 40)
     part.mask[:] = 0
-    part.mask[0, 20, :10] = 1  # at the left edge: the window stops there
+    part.mask[0, 20, :10] = 1  # at the left edge: the crop stops there
     picture, _ = fit_to_frame(part, 40, 40, "crop")
     assert picture.eq(torch.tensor([1.0, 0.0, 0.0])).all()
     part.mask[0, 20, :] = 1
@@ -138,15 +137,6 @@ def test_a_label_in_a_message_is_one_short_line():
 def test_masks_that_do_not_fit_the_batch_are_refused():
     with pytest.raises(ValueError, match=r"one for each of the 3 pictures, got a MASK of shape \[2, 8, 8\]"):
         make_part("face", torch.rand(3, 8, 8, 3), torch.ones(2, 8, 8))
-
-
-def test_a_long_label_is_cut_with_a_warning_that_says_what(checkpoint, caplog):
-    words = [f"word{i % 10}" for i in range(60)]
-    part = run("Parts2WholeMakePart", image=torch.rand(1, 8, 8, 3), label=" ".join(words) + " the very end")
-    with caplog.at_level(logging.WARNING):
-        (labelled,) = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": part})
-    assert labelled.text_embedding.shape == (1, 77, 32)
-    assert "…' is longer than 77 tokens" in caplog.text and "the very end'" in caplog.text
 
 
 def test_no_parts_are_refused(checkpoint):

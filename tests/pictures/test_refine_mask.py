@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from harness.workbench import run
-from parts2whole.pictures import window
+from parts2whole.pictures import sliding
 from parts2whole.pictures.refine_mask import EDGE, STEEP
-from parts2whole.pictures.window import STRIP
+from parts2whole.pictures.sliding import STRIP
 
 NOTHING = {"largest": False, "fill_holes": False, "grow": 0, "edges": 0, "feather": 0}
 
@@ -89,8 +89,8 @@ def grown_step_by_step(mask, grow):
     return mask
 
 
-def fitted_window_by_window(mask, image, radius):
-    """The guided filter with every window summed up by itself."""
+def fitted_square_by_square(mask, image, radius):
+    """The guided filter with every square summed up by itself."""
 
     def mean(x):
         return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
@@ -118,13 +118,13 @@ def test_growing_at_once_is_growing_step_by_step(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_running_means_are_those_of_every_window(seed):
+def test_running_means_are_those_of_every_square(seed):
     dice = random.Random(seed)
     mask = random_masks(dice)
     image = torch.rand(dice.choice([1, len(mask)]), dice.randint(2, 80), dice.randint(2, 80), 3)
     for radius in (1, dice.randint(2, 20), 40):
         if radius <= min(mask.shape[1:]):
-            assert torch.allclose(refine(mask, image=image, edges=radius), fitted_window_by_window(mask, image, radius), atol=2e-5)
+            assert torch.allclose(refine(mask, image=image, edges=radius), fitted_square_by_square(mask, image, radius), atol=2e-5)
 
 
 @pytest.mark.parametrize("option, small, large", [("grow", 8, 512), ("grow", -8, -512), ("edges", 4, 256)])
@@ -166,8 +166,8 @@ def test_it_ends_after_an_interrupt(progress, option):
         refine(torch.rand(1, 256, 256), image=torch.rand(1, 256, 256, 3), **{option: 20})
 
 
-@pytest.mark.parametrize("window", [window.largest, window.mean, window.blurred])
-def test_every_strip_can_be_the_last(window):
+@pytest.mark.parametrize("slide", [sliding.largest, sliding.mean, sliding.blurred])
+def test_every_strip_can_be_the_last(slide):
     """Of forty masks, not one more strip is worked on after an interrupt."""
     told = []
 
@@ -176,7 +176,7 @@ def test_every_strip_can_be_the_last(window):
         comfy.model_management.interrupt_current_processing(len(told) == 3)
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        window(torch.rand(40, 256, 256), 20, interrupt)
+        slide(torch.rand(40, 256, 256), 20, interrupt)
     assert len(told) == 3 and max(told) <= STRIP
 
 

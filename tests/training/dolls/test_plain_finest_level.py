@@ -7,7 +7,7 @@ import pytest
 import torch
 from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
-from parts2whole.attention.patch.host import block_levels
+from parts2whole.attention.patch.host.unet import block_depths
 
 from training.config import TrainConfig, VaeConfig, load_config
 from training.dataset import open_dataset
@@ -61,9 +61,9 @@ def image(picture):
 
 
 def test_the_nodes_find_attention_on_the_coarser_levels(nodes_side):
-    levels = block_levels(nodes_side.model.model.diffusion_model)
-    assert sorted(set(levels.values())) == [1, 2]
-    assert set(block_levels(nodes_side.appearance_encoder.patcher.model.diffusion_model)) == set(levels)
+    depths = block_depths(nodes_side.model.model.diffusion_model)
+    assert sorted(set(depths.values())) == [1, 2]
+    assert set(block_depths(nodes_side.appearance_encoder.patcher.model.diffusion_model)) == set(depths)
 
 
 def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, vae_folder):

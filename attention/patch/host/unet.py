@@ -1,30 +1,15 @@
-"""What is read of ComfyUI beyond its public API. All of it is in 0.16.3 to 0.30.0, but for what says otherwise."""
+"""Where the blocks of the host's U-Net are, and what tells U-Nets apart."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import comfy.utils
-import torch
 import torch.nn as nn
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from comfy.model_patcher import ModelPatcher
-from comfy_execution.utils import get_executing_context
 
-from ..bank import BlockAddress
-
-
-class Carried:
-    """What travels in a model's options. Some nodes deep-copy those in every step: it copies as itself."""
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
-
-
-# The U-Net
+from ...bank import BlockAddress
 
 
 def require_unet(model: ModelPatcher) -> nn.Module:
@@ -66,7 +51,7 @@ def transformer_blocks(unet: nn.Module) -> dict[BlockAddress, nn.Module]:
     return {address: unet.get_submodule(path) for address, path in _block_paths(unet).items()}
 
 
-def block_levels(unet: nn.Module) -> dict[BlockAddress, int]:
+def block_depths(unet: nn.Module) -> dict[BlockAddress, int]:
     """How often the latent was halved at each transformer block: 0 to 3 in SD1.5."""
     halved = [any(isinstance(layer, Downsample) for layer in stage) for stage in unet.input_blocks]
     doubled = [any(isinstance(layer, Upsample) for layer in stage) for stage in unet.output_blocks]
@@ -115,6 +100,14 @@ def projections(attention: nn.Module, address: BlockAddress) -> Projections:
         ) from None
 
 
+def heads_of(model: ModelPatcher) -> dict[BlockAddress, int]:
+    """Heads of each self-attention of this MODEL as it is patched. raises: ValueError as `projections`"""
+    return {
+        address: projections(model.get_model_object(f"diffusion_model.{path}.attn1"), address).heads
+        for address, path in _block_paths(require_unet(model)).items()
+    }
+
+
 class Architecture(NamedTuple):
     """What tells U-Nets apart: the width of each self-attention, and that of the text."""
 
@@ -142,87 +135,29 @@ def architecture(model: ModelPatcher) -> Architecture:
     return Architecture(widths, context_channels)
 
 
+def input_channels(unet: nn.Module) -> int:
+    """Of the first convolution's input: more than the latent has where a model asks for more, as for inpainting."""
+    return unet.in_channels
+
+
 def first_width(unet: nn.Module) -> int:
     """Channels of the first convolution's output."""
     return unet.input_blocks[0][0].weight.shape[0]
 
 
+def context_channels(model: ModelPatcher) -> int:
+    """Channels of the text that the first cross-attention takes, also of a U-Net that lacks the last one."""
+    block = next(iter(transformer_blocks(model.model.diffusion_model).values()))
+    return block.attn2.to_k.weight.shape[1]
+
+
+def drop_after_last_norm1(unet: nn.Module):
+    """Removes the layers that a reference U-Net has no use for, so that no weights are missed."""
+    address, block = list(transformer_blocks(unet).items())[-1]
+    block.attn1 = block.attn2 = block.norm2 = block.norm3 = block.ff = None
+    transformer = next(layer for layer in unet.output_blocks[address.number] if hasattr(layer, "transformer_blocks"))
+    transformer.proj_out = unet.out = None
+
+
 def _written(address: BlockAddress) -> str:
     return f"{address.name} {address.number}, {address.index}"
-
-
-# A run
-
-
-def prompt_id() -> str | None:
-    """The prompt that is being executed; None outside the host's execution."""
-    context = get_executing_context()
-    return context and context.prompt_id
-
-
-def hooks_in_force(model) -> tuple[tuple, tuple]:
-    """The hooks in force and their strengths: weight hooks change the model's weights between calls of one run."""
-    patcher = model.current_patcher
-    hooks = patcher.current_hooks.hooks if patcher is not None and patcher.current_hooks is not None else ()
-    return tuple(hook.hook_ref for hook in hooks), tuple(hook.strength for hook in hooks)
-
-
-def copy_beside(model, patcher: ModelPatcher, key: str) -> nn.Module:
-    """The network of a patcher among the additional models of this key, or where the host has copied `model` for another GPU,
-    the copy that goes with it (0.26.0 and newer)."""
-    base = getattr(patcher, "clone_base_uuid", None)
-    if base is not None and model.current_patcher is not None:
-        for other in model.current_patcher.get_additional_models_with_key(key):
-            if other.clone_base_uuid == base:
-                return other.model
-    return patcher.model
-
-
-def heavier(model: ModelPatcher, noise_shape, extra_bytes: float) -> list[float]:
-    """A shape of noise for which the host plans so much more memory. It counts latents and nothing else: these are some more."""
-    latents, *rest = noise_shape
-    of_one = model.model.memory_required([1, *rest])
-    return [latents + extra_bytes / of_one, *rest] if of_one else noise_shape  # a model may ask it to plan nothing
-
-
-# A call of the U-Net
-
-
-class Window(NamedTuple):
-    """Which part of the sampling a call is about.
-
-    dim: 0, the latents of these numbers; 2 or 3, the rows or columns of the latent of these numbers
-    total: how many there are in all
-    """
-
-    dim: int
-    indices: tuple[int, ...]
-    total: int
-
-
-def window_of(options: dict[str, Any], dimensions: int = 4) -> Window | None:
-    """The window that a call is about, by whoever tells it.
-
-    dimensions: of the latents, whose last two are rows and columns
-    """
-    core = options.get("context_window")
-    if core is not None:
-        indices = core.get_tensor(torch.arange(core.total_frames), dim=0) if core.total_frames > 1 else torch.zeros(1)
-        return Window(max(0, core.dim + 4 - dimensions), tuple(int(i) for i in indices), core.total_frames)
-    # AnimateDiff-Evolved
-    frames = options.get("ad_params") or {}
-    if frames.get("sub_idxs") is not None:
-        return Window(0, tuple(int(i) for i in frames["sub_idxs"]), frames.get("full_length") or 1 + max(frames["sub_idxs"]))
-    return None
-
-
-def areas_of(conds: list) -> dict:
-    """(height, width, y, x) in latents by the conditioning's uuid, for area conditioning"""
-    areas = {c["uuid"]: c["area"] for cond in conds for c in cond or () if "area" in c and "uuid" in c}
-    # One in percent has an entry for the frames of a latent too.
-    return {uuid: (*area[:len(area) // 2][-2:], *area[-2:]) for uuid, area in areas.items()}
-
-
-def chunks_of(options: dict[str, Any], otherwise: list[int]) -> list[int]:
-    """For each conditioning in the batch its number among those that the guider asked for. Other nodes may leave it out."""
-    return options.get("cond_or_uncond", otherwise)

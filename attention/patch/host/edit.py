@@ -6,8 +6,10 @@ Of 0.16.3: Flux. Of 0.20.1: Qwen-Image too, and `reference_image_num_tokens`. Of
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import comfy.conds
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
@@ -80,3 +82,23 @@ def kept_tokens(shows: torch.Tensor, tokens: int) -> torch.Tensor:
     side = token_side((height, width), tokens)
     padded = F.pad(shows[None].float(), (0, -width % side, 0, -height % side))
     return F.max_pool2d(padded, side).flatten().nonzero()[:, 0]
+
+
+def constant(value) -> comfy.conds.CONDConstant:
+    """What a conditioning carries to the model in its model_conds. The host makes one batch of equal ones only."""
+    return comfy.conds.CONDConstant(value)
+
+
+class KeptLatents(comfy.conds.CONDList):
+    """Reference latents of which only a share becomes tokens."""
+
+    def __init__(self, cond: list[torch.Tensor], share: float = 1.0):
+        super().__init__(cond)
+        self.share = share
+
+    def _copy_with(self, cond):
+        return type(self)(cond, self.share)
+
+    def size(self):
+        batch, channels, positions = super().size()
+        return [batch, channels, math.ceil(positions * self.share)]

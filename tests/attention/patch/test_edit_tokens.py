@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parts2whole.attention.edit.models import kept_tokens, token_side
+from parts2whole.attention.patch.host.edit import kept_tokens, token_side
 
 
 @pytest.mark.parametrize("size", [(1, 1), (6, 4), (7, 5), (2, 9)])

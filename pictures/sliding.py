@@ -1,6 +1,6 @@
-"""Sliding windows over masks: the largest value, the mean and the blur of what is around each pixel.
+"""Filters that slide over masks: the largest value, the mean and the blur of what is around each pixel.
 
-The cost does not grow with the square of a window's radius. After every strip of pixels the host can interrupt.
+The cost does not grow with the square of the radius. After every strip of pixels the host can interrupt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def unseen(pixels: int):
 
 
 def largest(masks: torch.Tensor, radius: int, worked: Worked) -> torch.Tensor:
-    """The largest value in a square window around each pixel. masks: [B, H, W]; radius: in pixels"""
+    """The largest value in a square around each pixel. masks: [B, H, W]; radius: in pixels"""
     return _along_both(masks, lambda lines: ndimage.maximum_filter1d(lines, 2 * radius + 1, mode="nearest"), worked)
 
 
@@ -48,7 +48,7 @@ def largest_in_diamond(masks: torch.Tensor, radius: int) -> torch.Tensor:
 
 
 def mean(masks: torch.Tensor, radius: int, worked: Worked) -> torch.Tensor:
-    """The mean over that of a square window around each pixel which lies in the picture. masks: [B, H, W]; radius: in pixels"""
+    """The mean over that of a square around each pixel which lies in the picture. masks: [B, H, W]; radius: in pixels"""
 
     def mean_of_lines(lines: np.ndarray) -> np.ndarray:
         inside = ndimage.uniform_filter1d(np.ones(lines.shape[1]), 2 * radius + 1, mode="constant")
