@@ -1,10 +1,12 @@
 """Masked references of edit models, through the host's samplers: tiny models of each kind with random weights."""
 
+import comfy.supported_models
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from harness.edit_models import (
     KINDS,
+    build,
     draw,
     draw_custom,
     edit_model,
@@ -181,6 +183,14 @@ def test_a_node_that_takes_the_references_away_is_told(kind):
 def test_models_that_take_no_references_are_refused(checkpoint):
     with pytest.raises(ValueError, match="The MODEL is a UNetModel.*use Encode Appearance and Apply Parts2Whole"):
         run("Parts2WholeApplyReferences", model=checkpoint.model)
+
+
+def test_edit_models_whose_references_stand_elsewhere_are_refused():
+    config = {"image_model": "joyimage", "hidden_size": 32, "num_attention_heads": 2, "text_dim": 12, "num_layers": 1}
+    if hasattr(comfy.supported_models, "JoyImage"):  # in newer ComfyUIs
+        model = build("JoyImage", config)
+        with pytest.raises(ValueError, match="The MODEL is a JoyImageTransformer3DModel.*use its own nodes, without masks"):
+            run("Parts2WholeApplyReferences", model=model)
 
 
 def test_references_that_another_node_replaced_are_refused():

@@ -42,7 +42,12 @@ TEXT = {"krea2": 16}  # channels of the text; 12 else
 def edit_model(kind: str, dtype=torch.float32, **config) -> comfy.model_patcher.ModelPatcher:
     """A MODEL of one of KINDS. config: replaces what is there"""
     name, unet_config, _ = KINDS[kind]
-    config = getattr(comfy.supported_models, name)(unet_config | config)
+    return build(name, unet_config | config, dtype)
+
+
+def build(name: str, unet_config: dict, dtype=torch.float32) -> comfy.model_patcher.ModelPatcher:
+    """name: of one of the host's architectures"""
+    config = getattr(comfy.supported_models, name)(unet_config)
     config.set_inference_dtype(dtype, None)
     model = config.get_model({})
     randomise(model.diffusion_model, dtype)
