@@ -8,6 +8,7 @@ from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
 from .nodes.attribution import Parts2WholeRecordAttribution, Parts2WholeShowAttribution
 from .nodes.combine_appearances import Parts2WholeCombineAppearances
+from .nodes.describe_parts import Parts2WholeCutOut, Parts2WholeDescribeParts
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
 from .nodes.levels import Parts2WholeLevels
@@ -20,6 +21,7 @@ from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoTo
 from .nodes.pose_region import Parts2WholePoseRegion
 from .nodes.pose_to_iuv import Parts2WholePoseToIUV
 from .nodes.preview_parts import Parts2WholePreviewParts
+from .nodes.reference_parts import Parts2WholeApplyReferences, Parts2WholeReferenceParts
 from .nodes.refine_mask import Parts2WholeRefineMask
 from .nodes.sigmas import Parts2WholeSigmas
 from .nodes.wardrobe import Parts2WholeLoadAppearance, Parts2WholeSaveAppearance
@@ -58,6 +60,10 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeApplyPose,
             Parts2WholeApplyImageAttention,
             Parts2WholeModelAsEncoder,
+            Parts2WholeDescribeParts,
+            Parts2WholeCutOut,
+            Parts2WholeReferenceParts,
+            Parts2WholeApplyReferences,
             Parts2WholeSigmas,
             Parts2WholeRecordAttribution,
             Parts2WholeShowAttribution,

@@ -73,14 +73,8 @@ class ReferenceKeys(NamedTuple):
         """The same with bias and regions in the heads, for attention that takes no mask."""
         if self.bias is None:
             return self
-        regions = self.regions if self.regions is not None else self.k.new_zeros(len(self.k), 0)
-        size = self.k.shape[-1] // heads
-        wide = widened_size(size, regions.shape[1])
-        bias = self.bias * math.sqrt(wide) / QUERY_BIAS  # attention divides by the root
-        rounded = bias.to(self.k.dtype)
-        terms = torch.stack([rounded, (bias - rounded).to(self.k.dtype)], -1)
-        k = _widen(self.k, heads, wide - size, torch.cat([terms, KEY_REGION * regions.to(self.k.dtype)], -1))
-        return ReferenceKeys(k, _widen(self.v, heads, wide - size), None, lengths=self.lengths)
+        k = widen_keys(self.k, heads, self.bias, self.regions)
+        return ReferenceKeys(k, widen(self.v, heads, (k.shape[-1] - self.k.shape[-1]) // heads), None, lengths=self.lengths)
 
 
 def widened_size(size: int, regions: int) -> int:
@@ -135,12 +129,8 @@ def shared_attention(
     batch = q.shape[0]
     head_dim, wide = q.shape[-1] // heads, references.k.shape[-1] // heads
     if wide > head_dim:
-        terms = q.new_full((*q.shape[:2], BIAS_CHANNELS), QUERY_BIAS)
-        if regions is not None:
-            logits = regions.float().log().clamp_min(OUTSIDE) * (math.sqrt(wide) / KEY_REGION)
-            terms = torch.cat([terms, logits.to(q.dtype)], -1)
-        q = _widen(q * math.sqrt(wide / head_dim), heads, wide - head_dim, terms)
-        k, v = (_widen(x, heads, wide - head_dim) for x in (k, v))
+        q = widen_queries(q, heads, wide - head_dim, regions)
+        k, v = (widen(x, heads, wide - head_dim) for x in (k, v))
     mask = None if references.bias is None else F.pad(references.bias, (k.shape[1], 0)).to(q.dtype)[None, None]
     k = torch.cat([k, references.k.expand(batch, -1, -1)], dim=1)
     v = torch.cat([v, references.v.expand(batch, -1, -1)], dim=1)
@@ -150,7 +140,40 @@ def shared_attention(
     return rearrange(rearrange(out, "b t (h d) -> b t h d", h=heads)[..., :head_dim], "b t h d -> b t (h d)")
 
 
-def _widen(x: torch.Tensor, heads: int, extra: int, terms: torch.Tensor | None = None) -> torch.Tensor:
+def widen_keys(k: torch.Tensor, heads: int, bias: torch.Tensor, regions: torch.Tensor | None = None) -> torch.Tensor:
+    """Keys whose heads carry what is added to their logits, for queries of `widen_queries`.
+
+    k: [..., S, H * d]
+    bias: [S], float32, added to the logits of each key
+    regions: [S, N], 1 where a key acts only in a region
+    returns: [..., S, H * (d + extra)]
+    """
+    regions = regions if regions is not None else k.new_zeros(len(bias), 0)
+    size = k.shape[-1] // heads
+    wide = widened_size(size, regions.shape[1])
+    bias = bias * math.sqrt(wide) / QUERY_BIAS  # attention divides by the root
+    rounded = bias.to(k.dtype)
+    terms = torch.stack([rounded, (bias - rounded).to(k.dtype)], -1)
+    return widen(k, heads, wide - size, torch.cat([terms, KEY_REGION * regions.to(k.dtype)], -1))
+
+
+def widen_queries(q: torch.Tensor, heads: int, extra: int, regions: torch.Tensor | None = None) -> torch.Tensor:
+    """Queries for keys of `widen_keys`, which are so many channels wider for each head.
+
+    q: [..., T, H * d]
+    regions: [..., T, N] in 0..1, how far each query is in each region; 0 adds OUTSIDE to the logits
+    returns: [..., T, H * (d + extra)], which attention with the default scale of the wider heads treats as q with its own
+    """
+    head_dim = q.shape[-1] // heads
+    wide = head_dim + extra
+    terms = q.new_full((*q.shape[:-1], BIAS_CHANNELS), QUERY_BIAS)
+    if regions is not None:
+        logits = regions.float().log().clamp_min(OUTSIDE) * (math.sqrt(wide) / KEY_REGION)
+        terms = torch.cat([terms, logits.to(q.dtype).expand(*q.shape[:-1], -1)], -1)
+    return widen(q * math.sqrt(wide / head_dim), heads, extra, terms)
+
+
+def widen(x: torch.Tensor, heads: int, extra: int, terms: torch.Tensor | None = None) -> torch.Tensor:
     """[..., H * d] -> [..., H * (d + extra)]: the first new channels of each head are terms [..., n], the others 0."""
     head_dim = x.shape[-1] // heads
     x = F.pad(rearrange(x, "... (h d) -> ... h d", h=heads), (0, extra))

@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 # The host's own attention for CPUs is slower; SDPA is what most users with a GPU run.
 start_host(cpu=not GPU, pytorch_attention="--own-attention" not in sys.argv)
 
+from edit import bench_edit  # noqa: E402
 from encoding import bench_encoding, bench_requeue  # noqa: E402
 from loading import bench_import, bench_loading  # noqa: E402
 from memory import bench_memory  # noqa: E402
@@ -35,7 +36,7 @@ from timing import HEADLINE, plot  # noqa: E402
 BENCHES = {
     "steps": bench_steps, "released": bench_released, "profile": bench_profile, "ideas": bench_ideas,
     "attribution": bench_attribution, "encoding": bench_encoding, "requeue": bench_requeue, "memory": bench_memory,
-    "import": bench_import, "loading": bench_loading, "growth": bench_growth,
+    "import": bench_import, "loading": bench_loading, "growth": bench_growth, "edit": bench_edit,
 }
 
 
@@ -58,7 +59,7 @@ def main():
     parser.add_argument("--own-attention", action="store_true", help="the host's attention for CPUs instead of PyTorch's")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
     options = parser.parse_args()
-    plain = make_plain(options.dtype)
+    plain = make_plain(options.dtype) if {*options.only} - {"edit"} else None  # it has models of its own
     results = {"headline": HEADLINE}
     results |= {"device": torch.cuda.get_device_name() if GPU else "CPU", "torch": torch.__version__, "options": vars(options)}
     options.output.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ class Parts2WholeRecordAttribution(Node):
             description="Records, while the model samples, how much attention each position of the result pays to each part. "
             "The result stays the same; sampling takes longer.",
             search_aliases=["attention map", "heat map", "explain"],
-            inputs=[io.Model.Input("model", tooltip="With Apply Parts2Whole before or after this node.")],
+            inputs=[io.Model.Input("model", tooltip="With Apply Parts2Whole or Apply Reference Parts before or after this node.")],
             outputs=[io.Model.Output(tooltip="For one sampler."), AttributionSocket.Output(display_name="ATTRIBUTION")],
         )
 
@@ -48,8 +48,8 @@ class Parts2WholeShowAttribution(Node):
                 io.Image.Output(display_name="IMAGE", tooltip="The sheet that the node shows."),
                 io.Mask.Output(
                     display_name="MASK",
-                    tooltip="One for each part of each latent, in the parts' order: its share of the attention, 0..1, 8 "
-                    "pixels for each position of the latent.",
+                    tooltip="One for each part of each latent, in the parts' order: its share of the attention, 0..1, of "
+                    "the picture's size.",
                 ),
             ],
         )
@@ -58,5 +58,5 @@ class Parts2WholeShowAttribution(Node):
     def execute(cls, attribution, latent, image=None) -> io.NodeOutput:
         maps = attribution.maps(latent["samples"])
         sheet = attribution_sheet(attribution, maps, image)
-        masks = F.interpolate(maps[:, 1:-1], scale_factor=8, mode="bilinear", align_corners=False).flatten(0, 1)
+        masks = F.interpolate(maps[:, 1:-1], scale_factor=attribution.pixels, mode="bilinear", align_corners=False).flatten(0, 1)
         return io.NodeOutput(sheet, masks.clamp(0, 1), ui=shown(sheet, attribution.names[1:-1], cls))

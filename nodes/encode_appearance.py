@@ -29,4 +29,9 @@ class Parts2WholeEncodeAppearance(Node):
 
     @classmethod
     def execute(cls, appearance_encoder, vae, parts, width, height, fit="stretch") -> io.NodeOutput:
+        if any(labelled.text_embedding is None for labelled in parts):
+            raise ValueError(
+                "Encode Appearance got parts whose labels are not embedded, from Describe Parts: that is for edit models. Gather "
+                "the parts with Encode Part Labels instead."
+            )
         return io.NodeOutput(encode_appearance(appearance_encoder, vae, parts, width, height, fit))

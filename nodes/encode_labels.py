@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..encoders.label_embedding import embed_labels
 from .node import Node
-from .sockets import CATEGORY, PartSocket, PartsSocket
+from .sockets import CATEGORY, PartsSocket, parts_input
 
 
 class Parts2WholeEncodeLabels(Node):
@@ -18,13 +18,7 @@ class Parts2WholeEncodeLabels(Node):
             search_aliases=["gather parts", "label embedding"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP that belongs to the appearance encoder."),
-                io.Autogrow.Input(
-                    "parts",
-                    template=io.Autogrow.TemplatePrefix(
-                        PartSocket.Input("part", tooltip="From Load Part, Part from Image, Photo to Parts or Label Map to Parts."),
-                        prefix="part", min=0, max=16
-                    ),
-                ),
+                parts_input(),
             ],
             outputs=[PartsSocket.Output(display_name="PARTS")],
         )

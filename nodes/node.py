@@ -19,6 +19,9 @@ _CARRIES: dict[str, Callable[[Any], bool]] = {
     "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
     "IMAGE": lambda value: isinstance(value, torch.Tensor) and value.ndim == 4,
     "MASK": lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3, 4),
+    "CONDITIONING": lambda value: isinstance(value, list) and all(
+        isinstance(each, (list, tuple)) and len(each) > 1 and isinstance(each[1], dict) for each in value
+    ),
     "LATENT": lambda value: isinstance(value, dict) and isinstance(value.get("samples"), torch.Tensor),
 }
 _SHOWN = 40

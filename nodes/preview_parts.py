@@ -18,7 +18,7 @@ class Parts2WholePreviewParts(Node):
             description="Shows every part: its label, the picture, and what of it the appearance encoder sees and keeps.",
             search_aliases=["preview references", "preview mask", "contact sheet"],
             is_output_node=True,
-            inputs=[PartsSocket.Input("parts", tooltip="From Encode Part Labels."), *frame_inputs()],
+            inputs=[PartsSocket.Input("parts", tooltip="From Encode Part Labels or Describe Parts."), *frame_inputs()],
             outputs=[io.Image.Output(display_name="IMAGE", tooltip="The contact sheet, one column for each picture.")],
         )
 

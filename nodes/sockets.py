@@ -47,6 +47,17 @@ def label_inputs() -> list[io.Input]:
     ]
 
 
+def parts_input() -> io.Input:
+    """Slots for parts that grow."""
+    return io.Autogrow.Input(
+        "parts",
+        template=io.Autogrow.TemplatePrefix(
+            PartSocket.Input("part", tooltip="From Load Part, Part from Image, Photo to Parts or Label Map to Parts."),
+            prefix="part", min=0, max=16
+        ),
+    )
+
+
 def frame_inputs() -> list[io.Input]:
     """The frame in which the appearance encoder sees the references."""
     return [

@@ -29,12 +29,12 @@ class Part:
 class LabelledPart(NamedTuple):
     """A part with its label's embedding.
 
-    text_embedding: [1, 77, D], last hidden state after the final layer norm
+    text_embedding: [1, 77, D], last hidden state after the final layer norm; None for edit models, which read labels in the prompt
     pooled: [1, D'], for U-Nets that ask for it (SDXL); None where the text encoder gives none
     """
 
     part: Part
-    text_embedding: torch.Tensor
+    text_embedding: torch.Tensor | None
     pooled: torch.Tensor | None
 
 

@@ -9,9 +9,10 @@ from harness.host import ROOT
 
 # Each room, and the rooms that it may import beside itself.
 BELOW = {
-    "nodes": {"sheets", "encoders", "attention/patch", "pictures", "attention"},
+    "nodes": {"sheets", "encoders", "attention/edit", "attention/patch", "pictures", "attention"},
     "sheets": {"encoders", "attention/patch", "pictures", "attention"},
     "encoders": {"attention/patch", "pictures", "attention"},
+    "attention/edit": {"attention/patch", "attention"},
     "attention/patch": {"pictures", "attention"},
     "attention": set(),
     "pictures": set(),
@@ -29,7 +30,7 @@ MOST_LINES = 250
 
 def room(path: Path) -> str:
     folders = path.relative_to(ROOT).parts
-    return "attention/patch" if folders[:2] == ("attention", "patch") else folders[0]
+    return "/".join(folders[:2]) if "/".join(folders[:2]) in BELOW else folders[0]
 
 
 FILES = [path for name in ("nodes", "sheets", "encoders", "attention", "pictures") for path in sorted((ROOT / name).rglob("*.py"))]

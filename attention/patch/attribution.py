@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ class Attribution(Carried):
     """What is gathered in one sampling run, of the positive conditioning.
 
     names: the target itself, every reference in turn, and what the masks removed
+    pixels: of the picture, for each position of the latent
     """
 
     def __init__(self):
@@ -44,6 +46,7 @@ class Attribution(Carried):
 
     def begin(self):
         self.names: tuple[str, ...] = ()
+        self.pixels = 8
         self._by_sigma: dict[float, _Step] = {}
         self._latents = self._sigma = None
 
@@ -69,8 +72,21 @@ class Attribution(Carried):
         grid: (h, w) of the latent
         """
         labels = [(reference.label, each) for each in applied for reference in each.appearance.references]
-        self.names = (ITSELF, *(label for label, _ in labels), REMOVED)
-        self._columns = [0, *(i for i, (_, each) in enumerate(labels, 1) if each in active), len(labels) + 1]
+        acting = [number for number, (_, each) in enumerate(labels) if each in active]
+        self.name([label for label, _ in labels], acting, REMOVED, grid, sigma)
+
+    def name(
+        self, labels: Sequence[str], acting: Sequence[int], last: str, grid: tuple[int, int], sigma: float, pixels: int = 8
+    ):
+        """The same for references of any kind.
+
+        acting: the numbers of the labels of those that act at this sigma
+        last: what the last keys are
+        pixels: of the picture, for each position of the latent
+        """
+        self.pixels = pixels
+        self.names = (ITSELF, *labels, last)
+        self._columns = [0, *(1 + number for number in acting), 1 + len(labels)]
         if sigma != self._sigma:
             self._to_cpu()
         self._grid, self._sigma = grid, sigma
@@ -87,7 +103,14 @@ class Attribution(Carried):
         whole = batch.whole_positive(q, options)
         if whole is None:
             return
-        grid, conditionings = whole
+        self.add_whole(q, k, mask, heads, lengths, removed, *whole)
+
+    @torch.compiler.disable
+    def add_whole(
+        self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, heads: int, lengths: tuple[int, ...], removed: int,
+        grid: tuple[int, int], conditionings: int,
+    ):
+        """One layer of a grid (h, w) of tokens, with the rows of so many conditionings."""
         own = k.shape[1] - sum(lengths) - removed
         shares = attention_shares(q, k, mask, heads, [own, *lengths, removed])
         every = shares.new_zeros(*shares.shape[:2], len(self.names))
@@ -109,8 +132,9 @@ class Attribution(Carried):
         """
         if not self._by_sigma:
             raise ValueError(
-                "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole and Record Attribution to one "
-                "MODEL, sample it, and connect the latent of the sampler; tiles, areas and context windows are not recorded."
+                "No attention was recorded: no parts acted in this run. Connect Apply Parts2Whole, or Apply Reference Parts for an "
+                "edit model, and Record Attribution to one MODEL, sample it, and connect the latent of the sampler; tiles, areas "
+                "and context windows are not recorded."
             )
         # The host may hand latents on in half precision.
         same = self._latents is not None and self._latents.shape == latents.shape and torch.allclose(

@@ -55,14 +55,14 @@ class Batch(Carried):
 
     sampled: None where the U-Net is called without the host's sampling
     options: the call's transformer_options
-    x: [R, C, h, w]; text: [R, S, D], a row for each of x, or None
+    x: [R, C, h, w], or [R, C, frames, h, w]; text: [R, S, D], a row for each of x, or None
     """
 
     def __init__(self, sampled: Sampled | None, options: dict[str, Any], x: torch.Tensor, text: torch.Tensor | None = None):
         self._numbers = chunks = chunks_of(options, [0])
-        self.grid = tuple(x.shape[2:])
+        self.grid = tuple(x.shape[-2:])
         self.sampled = sampled or Sampled(max(1, len(x) // len(chunks)), self.grid, (), {})
-        self._band, told = band_of(options), latents_told(options)
+        self._band, told = band_of(options, x.ndim), latents_told(options)
         self._latents = tuple(range(self.sampled.latents)) if told is None else told
         self._all_latents = told is None
         uuids = options.get("uuids", ())

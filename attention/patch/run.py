@@ -104,6 +104,6 @@ def describe_sampled(executor, model, conds, x_in: torch.Tensor, timestep, model
     alone = sum(cond is not None for cond in conds) == 1
     if not any(positive) and not (run.marked and alone):
         positive = [number == 0 for number in range(len(conds))]
-    sampled = Sampled(len(x_in), tuple(x_in.shape[2:]), tuple(positive), areas_of(conds))
+    sampled = Sampled(len(x_in), tuple(x_in.shape[-2:]), tuple(positive), areas_of(conds))
     options = {**model_options["transformer_options"], SAMPLED: sampled}
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})

@@ -63,10 +63,14 @@ def latents_told(options: dict[str, Any]) -> tuple[int, ...] | None:
     return None if frames.get("sub_idxs") is None else tuple(int(i) for i in frames["sub_idxs"])
 
 
-def band_of(options: dict[str, Any]) -> Band | None:
-    """The band of the latent that a call is about; None: the whole of it, as far as anyone tells."""
+def band_of(options: dict[str, Any], dimensions: int = 4) -> Band | None:
+    """The band of the latent that a call is about; None: the whole of it, as far as anyone tells.
+
+    dimensions: of the latents, whose last two are rows and columns
+    """
     core = options.get("context_window")
-    return None if core is None or core.dim < 2 else Band(core.dim, _window_indices(core), core.total_frames)
+    dim = 0 if core is None else core.dim + 4 - dimensions
+    return None if dim < 2 else Band(dim, _window_indices(core), core.total_frames)
 
 
 def _window_indices(window) -> tuple[int, ...]:
@@ -76,7 +80,9 @@ def _window_indices(window) -> tuple[int, ...]:
 
 def areas_of(conds: list) -> dict:
     """(height, width, y, x) in latents by the conditioning's uuid, for area conditioning"""
-    return {c["uuid"]: c["area"] for cond in conds for c in cond or () if "area" in c and "uuid" in c}
+    areas = {c["uuid"]: c["area"] for cond in conds for c in cond or () if "area" in c and "uuid" in c}
+    # One in percent has an entry for the frames of a latent too.
+    return {uuid: (*area[:len(area) // 2][-2:], *area[-2:]) for uuid, area in areas.items()}
 
 
 def chunks_of(options: dict[str, Any], otherwise: list[int]) -> list[int]:

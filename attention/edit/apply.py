@@ -1,0 +1,47 @@
+"""Makes a ComfyUI MODEL of an edit model follow the masks of Reference Parts.
+
+The conditionings say what; wrappers in the clone's transformer_options do it when it is sampled. A hook on the conditioning
+could bring the wrappers along without a node on the MODEL, but the host gives up its dynamic VRAM where a conditioning has one.
+"""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
+
+from ..patch.host.edit import require_edit_model
+from ..patch.run import begin_run, describe_sampled, mark_conditionings
+from .memory import count_kept, plan_memory
+from .references import PARTS
+from .step import PERCENTS, patch_call
+
+
+def describe_batch(executor, model, conds, *args, **kwargs):
+    count_kept(conds)
+    return describe_sampled(executor, model, conds, *args, **kwargs)
+
+
+# In the order in which the host comes to them.
+WRAPPERS = {
+    WrappersMP.OUTER_SAMPLE: begin_run,
+    WrappersMP.PREPARE_SAMPLING: plan_memory,
+    WrappersMP.SAMPLER_SAMPLE: mark_conditionings,
+    WrappersMP.CALC_COND_BATCH: describe_batch,
+    WrappersMP.APPLY_MODEL: patch_call,
+}
+
+
+def apply_references(model: ModelPatcher, start: float = 0.0, end: float = 1.0) -> ModelPatcher:
+    """Returns a clone of the MODEL that takes the parts of its conditionings by their masks.
+
+    start, end: part of the noise schedule in which they act, 0..1; elsewhere they are left out
+    raises: ValueError for a model that is no edit model of a known kind
+    """
+    require_edit_model(model)
+    model = model.clone()
+    options = model.model_options["transformer_options"]
+    options[PERCENTS] = start, end
+    for kind, wrapper in WRAPPERS.items():
+        if not get_wrappers_with_key(kind, PARTS, options):
+            add_wrapper_with_key(kind, PARTS, wrapper, options)
+    return model
