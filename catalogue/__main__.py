@@ -16,18 +16,19 @@ from pathlib import Path
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray  # noqa: E402
-from comfy_answers import ComfyError, printable  # noqa: E402
-from compose import header  # noqa: E402
-from workflow_changes import read_workflow  # noqa: E402
-from yarl import URL  # noqa: E402
+import ray
+from comfy_answers import ComfyError, printable
+from comfy_client import Comfy
+from compose import header
+from workflow_changes import read_workflow
+from yarl import URL
 
-from . import API  # noqa: E402
-from .results import SHEET, TABLE, Results  # noqa: E402
-from .rows import Pictures, Row, check  # noqa: E402
-from .run import Run, Settings  # noqa: E402
-from .server import NoStart, Start  # noqa: E402
-from .table import TableError, read_table  # noqa: E402
+from . import API
+from .results import SHEET, TABLE, Results
+from .rows import Pictures, Row, check
+from .run import Run, Settings
+from .server import NoStart, Start
+from .table import TableError, read_table
 
 
 def origin(text: str) -> URL:
@@ -35,6 +36,14 @@ def origin(text: str) -> URL:
     if url.scheme not in ("http", "https") or not url.host or url != url.origin():
         raise argparse.ArgumentTypeError(f"'{text}' is no origin, such as https://example.com")
     return url
+
+
+def server(text: str) -> str:
+    try:
+        Comfy(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
@@ -45,16 +54,16 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="the folder of the pictures that rows name; by default the table's")
     parser.add_argument(
         "--from", type=origin, action="append", default=[], dest="origins", metavar="ORIGIN",
-        help="from where rows may name pictures by URL, such as https://example.com; several times for several",
+        help="from where rows may name pictures by URL, such as https://example.com; repeatable",
     )
-    parser.add_argument("--server", action="append", default=[], help="the address of a running ComfyUI; several times for several")
-    parser.add_argument("--header", type=header, action="append", default=[], help="sent to these, such as 'Authorization: Bearer 1234'")
-    parser.add_argument("--workers", type=int, help="ComfyUIs to start; by default one for each GPU, else one, and none beside --server")
-    parser.add_argument("--ray", help="the address of a Ray cluster; by default the one that `ray start` began here, else a new one")
+    parser.add_argument("--server", action="append", default=[], type=server, help="the address of a running ComfyUI; repeatable")
+    parser.add_argument("--header", type=header, action="append", default=[], help="sent to these: 'Authorization: Bearer 1234'")
+    parser.add_argument("--workers", type=int, help="ComfyUIs to start: by default one for each GPU, or one; none beside --server")
+    parser.add_argument("--ray", help="of a cluster, the address; by default the one that `ray start` began here, else a new one")
     parser.add_argument("--comfyui", help="the folder with ComfyUI's main.py; by default COMFYUI_PATH or the one that this lies in")
     parser.add_argument("--python", help="its interpreter; by default PYTHON, its .venv, or this one")
     parser.add_argument("--base-directory", help="as ComfyUI takes it")
-    parser.add_argument("--comfyui-option", action="append", default=[], help="one more of its options, such as --comfyui-option=--lowvram")
+    parser.add_argument("--comfyui-option", action="append", default=[], help="another one of it: --comfyui-option=--lowvram")
     parser.add_argument("--retries", type=int, default=2, help="how often a row that failed is tried again (2)")
     parser.add_argument("--row-seconds", type=float, default=3600, help="after how long a row has failed (3600)")
     parser.add_argument("--patience", type=float, default=120, help="for how many seconds no server may answer (120)")
@@ -81,8 +90,9 @@ def workers(options: argparse.Namespace) -> Settings:
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0))
     count = options.workers if options.workers is not None else 0 if options.server else max(gpus, 1)
-    if count > (gpus or int(there.get("CPU", 0))):
-        raise TableError(f"{count} workers need as many {'GPUs' if gpus else 'CPUs'}, and Ray has {gpus or int(there.get('CPU', 0))}.")
+    room, kind = (gpus, "GPUs") if gpus else (int(there.get("CPU", 0)), "CPUs")
+    if count > room:
+        raise TableError(f"{count} workers need as many {kind}, and Ray has {room}.")
     if not count and not options.server:
         raise TableError("There is no worker: give --workers or --server.")
     given = os.environ.get("OMP_NUM_THREADS")

@@ -57,7 +57,7 @@ class Server:
             self.port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         base = ["--base-directory", str(self.base)] if start.base else []
-        folders = [word for name in ("input", "output", "temp", "user") for word in (f"--{name}-directory", str(self.folder / name))]
+        folders = [f"--{name}-directory={self.folder / name}" for name in ("input", "output", "temp", "user")]
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray sets it to 1
         if start.threads:
             environment["OMP_NUM_THREADS"] = str(start.threads)
@@ -92,7 +92,7 @@ class Server:
         """Ours, and not another one that took the port first."""
         try:
             with urllib.request.urlopen(f"{self.address}/system_stats", timeout=5) as answer:
-                return str(self.folder / "output") in json.load(answer)["system"]["argv"]
+                return f"--output-directory={self.folder / 'output'}" in json.load(answer)["system"]["argv"]
         except (OSError, ValueError, KeyError):
             return False
 

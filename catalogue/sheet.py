@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+
 from sheets.sheet import GAP, PAPER, in_a_column, in_a_row, on_paper, scaled, written
 from sheets.writing import captions
 

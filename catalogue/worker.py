@@ -14,7 +14,7 @@ import ray
 from comfy_answers import ComfyError, ServerGone, chunks, pictures
 from comfy_client import Comfy
 
-from .server import NoStart, Server, Start
+from .server import Server, Start
 
 MOST_FILES, MOST_BYTES = 100, 256 * 2**20  # of one row
 LARGEST_PICTURE = 64 * 2**20  # from a URL

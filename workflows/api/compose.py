@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 
@@ -24,8 +23,8 @@ MOST_FILES, MOST_BYTES = 1000, 4 * 2**30
 def wanted(options: argparse.Namespace) -> Changes:
     """As the options tell them."""
     return Changes(
-        parts=dict(options.part), masks=dict(options.mask), without=tuple(options.without), pose=options.pose, prompt=options.prompt,
-        negative=options.negative, seed=options.seed, width=options.width, height=options.height, widgets=dict(options.set),
+        parts=dict(options.part), masks=dict(options.mask), without=tuple(options.without), widgets=dict(options.set),
+        **{name: getattr(options, name) for name in ("pose", "prompt", "negative", "seed", "width", "height")},
     )
 
 

@@ -1,0 +1,122 @@
+"""The catalogue with the real server, as two workers see it; the second by a gateway that breaks in the midst."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pandas
+import psutil
+import pytest
+from harness.catalogues import PICTURES, SHIRTS, Gateway, pictures_of, quick_workflow, start, table_of, write_rows
+from harness.host import ROOT
+from PIL import Image
+
+ROWS = 24
+
+
+def until(true, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def made(server, tmp_path_factory):
+    """A folder with rows.csv and out/, and a function that runs it again."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    workflow = quick_workflow(folder / "quick.json", steps=3)
+    write_rows(folder / "rows.csv", ROWS, **{"16.sampler_name": "ddim"})
+    with (folder / "rows.csv").open("a") as file:
+        file.write(f"wrong,paper_doll_face.png,{SHIRTS[0]},5,none\n")
+
+    def run(*servers):
+        options = [option for each in servers for option in ("--server", each)]
+        return start(folder / "rows.csv", *options, "--patience", "3", workflow=workflow, out=folder / "out")
+
+    with Gateway(server.address) as gateway:
+        first = run(server.address, gateway.address)
+        until(lambda: first.poll() is not None or len([*(folder / "out").glob("*.png")]) >= 4)
+        gateway.cut()
+        time.sleep(1)
+        gateway.open()
+        said, _ = first.communicate(timeout=300)
+    assert first.returncode == 1, said
+    return folder, run, said
+
+
+def test_every_row_is_drawn_once_though_a_server_was_gone(made):
+    folder, _, said = made
+    rows = table_of(folder / "out")
+    assert [row["name"] for row in rows] == [*(f"look {i}" for i in range(ROWS)), "wrong"]
+    drawn = pictures_of(folder / "out")
+    assert drawn.keys() == {f"look {i}" for i in range(ROWS)} and len({*drawn.values()}) == ROWS
+    assert all(row["file"] == f"{row['name']}.png" and not row["error"] for row in rows[:-1])
+    assert max(int(row["tries"]) for row in rows[:-1]) == 2, "the row in the midst of which it was gone"
+    assert len({row["worker"] for row in rows[:-1]}) == 2
+    assert f"{ROWS} of {ROWS + 1} rows are drawn, 1 failed" in said and "25/25" in said
+    names = {path.name for path in (folder / "out").iterdir()} - {f"{name}.png" for name in drawn}
+    assert names == {"catalogue.csv", "catalogue.parquet", "catalogue.jsonl", "catalogue.lock", "catalogue_sheet.jpg"}
+
+
+def test_the_rows_error_stands_in_the_table(made):
+    wrong = table_of(made[0] / "out")[-1]
+    assert "sampler_name: 'none' not in" in wrong["error"] and wrong["tries"] == "3" and not wrong["file"]
+    table = pandas.read_parquet(made[0] / "out" / "catalogue.parquet")
+    assert [bool(error) for error in table["error"]] == [False] * ROWS + [True] and table["seconds"][: ROWS].min() > 0
+
+
+def test_what_is_worn_by_many_rows_is_encoded_once(made):
+    """Two faces and three shirts; the host behind both workers is one."""
+    encodings = [int(row["encodings"]) for row in table_of(made[0] / "out")[:-1]]
+    assert sum(encodings) <= 5 + 3 + 5, "and the three parts of the workflow; a worker that starts again may do it twice"
+
+
+def test_the_sheet_shows_the_first_hundred(made):
+    sheet = Image.open(made[0] / "out" / "catalogue_sheet.jpg")
+    assert sheet.width > 10 * 128 and sheet.height > 3 * 192
+
+
+def test_the_same_bytes_as_by_compose(made, server, tmp_path):
+    folder = made[0]
+    for i in (1, 8):
+        shirt, face = table_pictures(folder, i)
+        subprocess.run(
+            [sys.executable, ROOT / "workflows" / "api" / "compose.py", folder / "quick.json", "--server", server.address, "--part",
+             f"face={face}", "--part", f"upper body clothes={shirt}", "--seed", str(i), "--set", "16.sampler_name=ddim",
+             "--output", tmp_path / "composed.png"], check=True, capture_output=True,
+        )
+        assert (tmp_path / "composed.png").read_bytes() == pictures_of(folder / "out")[f"look {i}"]
+
+
+def table_pictures(folder, i):
+    line = (folder / "rows.csv").read_text().splitlines()[1 + i].split(",")
+    return PICTURES / line[2], PICTURES / line[1]
+
+
+def test_run_again_it_does_what_is_missing(made, server):
+    """What was lost or damaged, and a row that is another one now. What someone else put there is not touched."""
+    folder, run, _ = made
+    out = folder / "out"
+    before = pictures_of(out)
+    (out / "look 3.png").unlink()
+    (out / "look 4.png").write_bytes(before["look 4"][:-1])
+    (out / ".catalogue-0123").write_bytes(b"half")
+    rows = (folder / "rows.csv").read_text().replace(",none\n", ",euler\n").replace("look 5,", "look five,")
+    (folder / "rows.csv").write_text(rows)
+    (out / "look five.jpg").write_bytes(b"mine")
+    again = run(server.address)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 2 and "no run of the catalogue made" in said and "look five.jpg" in said
+    (out / "look five.jpg").unlink()
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    again = run(server.address)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0 and "25 of 25 rows are drawn" in said, said
+    after = pictures_of(out)
+    assert {name: after[name] for name in before} == before and after.keys() - before.keys() == {"wrong", "look five"}
+    changed = {path.stem for path in out.glob("*.png") if path.stat().st_mtime_ns != times.get(path)}
+    assert changed == {"look 3", "look 4", "look five", "wrong"} and not [*out.glob(".*")]
