@@ -125,11 +125,11 @@ def catalogue(options: argparse.Namespace) -> int:
     workflow = read_workflow(options.workflow)
     results = Results(options.out)
     try:
-        join_ray(options.ray)
         rows = check(read_table(options.table), workflow, Pictures(options.pictures or options.table.parent, options.origins))
         missing = results.missing(rows)
         ended = None
         if missing:
+            join_ray(options.ray)
             run = Run(workflow, missing, len(rows), results, workers(options))
             try:
                 run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Hashable
 
 from .rows import Row
@@ -43,11 +43,22 @@ class Plan:
 
 
 def in_order(rows: list[Row]) -> list[Row]:
-    """Sorted by what they wear. What there is least of changes most seldom, so that the fewest parts change in all."""
-    worn = [dict(row.worn) for row in rows]
-    seen = Counter(label for label, _ in {pair for row in rows for pair in row.worn})
-    labels = sorted(seen, key=lambda label: (seen[label], label))
-    return [row for _, _, row in sorted((([worn[i].get(label, "") for label in labels]), i, row) for i, row in enumerate(rows))]
+    """Sorted by what they wear. What there is least of changes most seldom, and from one of it to the next the others run
+    back, so that the fewest parts change in all: one at a time where everything is combined with everything."""
+    worn = {id(row): dict(row.worn) for row in rows}
+    rank = {pair: i for i, pair in enumerate(dict.fromkeys(pair for row in rows for pair in row.worn))}
+    seen = Counter(label for label, _ in rank)
+
+    def sort(rows: list[Row], labels: list[str]) -> list[Row]:
+        if not labels:
+            return rows
+        groups = defaultdict(list)
+        for row in rows:
+            groups[rank.get((labels[0], worn[id(row)].get(labels[0])), -1)].append(row)
+        ordered = [sort(group, labels[1:]) for _, group in sorted(groups.items())]
+        return [row for i, group in enumerate(ordered) for row in (group[::-1] if i % 2 else group)]
+
+    return sort(rows, sorted(seen, key=lambda label: (seen[label], label)))
 
 
 def _cut(line: deque[Row]) -> int:

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import filelock
-import pandas
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 
 from .rows import OURS, Row, TableError
 
@@ -119,15 +121,20 @@ class Results:
 
     def write_table(self, rows: list[Row]):
         """The table of the run: as CSV and as Parquet."""
-        results = [asdict(self.of(row)) | {"row": row.place} for row in rows]
-        table = pandas.DataFrame([{
-            "row": result["row"], "name": result["name"], "file": next(iter(result["files"]), ""), "pictures": len(result["files"]),
-            "seconds": result["seconds"], "server_seconds": result["server_seconds"], "encodings": result["encodings"],
-            "worker": result["worker"], "tries": result["tries"], "error": _as_cell(result["error"]),
-        } for result in results]).astype({"seconds": float, "server_seconds": float, "encodings": "Int64"})
-        for kind, write in ((".parquet", table.to_parquet), (".csv", table.to_csv)):
+        results = [self.of(row) for row in rows]
+        columns = {
+            "row": ([row.place for row in rows], pyarrow.string()), "name": ([row.name for row in rows], pyarrow.string()),
+            "file": ([next(iter(result.files), None) for result in results], pyarrow.string()),
+            "pictures": ([len(result.files) for result in results], pyarrow.int64()),
+        }
+        for name, kind in (("seconds", pyarrow.float64()), ("server_seconds", pyarrow.float64()), ("encodings", pyarrow.int64()),
+                           ("worker", pyarrow.string()), ("tries", pyarrow.int64())):
+            columns[name] = [getattr(result, name) for result in results], kind
+        columns["error"] = [_as_cell(result.error) for result in results], pyarrow.string()
+        table = pyarrow.table({name: pyarrow.array(*column) for name, column in columns.items()})
+        for kind, write in ((".parquet", pyarrow.parquet.write_table), (".csv", pyarrow.csv.write_csv)):
             part = self.folder / f"{PART}table{kind}"
-            write(part, index=False)
+            write(table, part)
             part.replace(self.folder / f"{TABLE}{kind}")
 
     def _read(self) -> list[Result]:

@@ -14,6 +14,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+KEPT = 128  # outputs of nodes, about: some forty parts, of which one takes 33 MB at 512x768
 PATIENCE = 300  # seconds for a start: packs and models may lie on slow disks
 
 
@@ -57,14 +58,18 @@ class Server:
             self.port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         base = ["--base-directory", str(self.base)] if start.base else []
+        kind = ["--cpu"] if cpu else []
         folders = [f"--{name}-directory={self.folder / name}" for name in ("input", "output", "temp", "user")]
+        # For the parts of rows before: by default ComfyUI keeps those of the last one only.
+        own_cache = any(option.startswith(("--cache-", "--high-ram")) for option in start.options)
+        cache = [] if own_cache else ["--cache-lru", str(KEPT)]
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray sets it to 1
         if start.threads:
             environment["OMP_NUM_THREADS"] = str(start.threads)
         with (self.folder / "server.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [_python(start, self.home), Path(__file__).with_name("server_process.py"), self.folder, self.home / "main.py",
-                 *base, *(["--cpu"] if cpu else []), *start.options, *folders, "--listen", "127.0.0.1", "--port", str(self.port),
+                 *base, *kind, *cache, *start.options, *folders, "--listen", "127.0.0.1", "--port", str(self.port),
                  "--disable-auto-launch"],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment,
             )
