@@ -18,10 +18,11 @@ from tqdm import tqdm
 from .plan import Plan
 from .results import Results
 from .rows import Row, changed
-from .server import PATIENCE, NoStart, Start
+from .server import NoStart, Start
 from .worker import Drawn, Job, Slot, Worker
 
 MOST_STARTS = 3  # in a row that fail, until a worker's own server is given up
+MOST_ALONE = 900  # seconds without any worker, when a cluster has lost the machines for them
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class _Member:
         started = isinstance(self.server, Start)
         self.actor = Worker.options(
             num_cpus=1 if started else 0, num_gpus=self.settings.gpus if started else 0, scheduling_strategy="SPREAD",
-        ).remote(self.server, self.settings.headers, min(30, self.settings.patience))
+        ).remote(self.server, self.settings.headers, self.settings.patience)
         self.connect()
 
     def connect(self):
@@ -87,7 +88,7 @@ class Run:
                     while member.free and (row := self.plan.next(member)):
                         self._hand(row, member)
                 working = {member.work: member for member in self.members if not member.free}
-                ready, _ = ray.wait([*working], timeout=1)
+                ready, _ = ray.wait([*working], timeout=1) if working else ((), ())
                 for work in ready:
                     self._take(working[work])
                 self._require_some()
@@ -184,12 +185,12 @@ class Run:
         again()
 
     def _require_some(self):
+        """A server may be slow to come, but one that did not for as long as our patience lasts counts as gone."""
         if any(member.free or member.row for member in self.members):
             self.alone = time.monotonic()
-        starts = any(isinstance(member.server, Start) for member in self.members)
-        patience = max(self.settings.patience, PATIENCE if starts else 0)
-        if time.monotonic() - self.alone > patience:
-            raise ServerGone(f"No worker has had a server for {patience:g} s.")
+        lost = [member for member in self.members if member.failures and isinstance(member.server, str)]
+        if len(lost) == len(self.members) or time.monotonic() - self.alone > MOST_ALONE:
+            raise ServerGone("There is no server left to draw the rest.")
 
 
 def _first_line(error: Exception) -> str:

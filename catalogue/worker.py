@@ -69,7 +69,9 @@ class _Connection:
 
 @ray.remote
 class Worker:
-    """server: the address of a ComfyUI, or how to start one. headers: sent with every request to it"""
+    """server: the address of a ComfyUI, or how to start one. headers: sent with every request to it. patience: for how many
+    seconds it may not answer
+    """
 
     def __init__(self, server: str | Start, headers: dict[str, str], patience: float):
         self.server, self.headers, self.patience = server, headers, patience
@@ -85,7 +87,7 @@ class Worker:
         if isinstance(self.server, Start):
             server = Server(self.server, cpu=not ray.get_gpu_ids())
             await server.answers()
-        comfy = Comfy(server.address if server else self.server, self.headers, patience=1 if server else self.patience)
+        comfy = Comfy(server.address if server else self.server, self.headers, patience=1 if server else min(30, self.patience))
         await comfy.__aenter__()
         self.connection, deadline = _Connection(comfy, server), time.monotonic() + self.patience
         while True:
