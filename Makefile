@@ -25,7 +25,7 @@ test: ## all tests but the slow ones and those that open the editor, in two proc
 	"$$PYTHON" -m pytest -m "not slow" $(addprefix --ignore=,$(half)); failed=$$?; \
 	wait $$other || failed=1; cat "$$log"; exit $$failed
 
-slow: ## the slow tests: torch.compile, and training in two processes as torch's launcher starts it
+slow: ## the slow tests: torch.compile, training in two processes as torch's launcher starts it, a catalogue of 500 rows
 	@$(call in_host,pytest $(tested)) "$$PYTHON" -m pytest -m slow --ignore=tests/editor
 
 versions: ## the tests that touch the host, on older ComfyUIs too; on one only by VERSIONS=0.20.1

@@ -99,7 +99,7 @@ def workers(options: argparse.Namespace) -> Settings:
     threads = int(given) if given else None if gpus or count == 1 else max(1, (os.cpu_count() or 1) // count)
     start = Start(options.comfyui, options.python, options.base_directory, tuple(options.comfyui_option), threads)
     return Settings(
-        [*options.server, *[start] * count], 1 if gpus else 0, dict(options.header), options.retries, options.patience,
+        [*dict.fromkeys(options.server), *[start] * count], 1 if gpus else 0, dict(options.header), options.retries, options.patience,
         options.row_seconds,
     )
 
