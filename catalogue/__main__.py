@@ -97,9 +97,10 @@ def workers(options: argparse.Namespace) -> Settings:
         raise TableError("There is no worker: give --workers or --server.")
     given = os.environ.get("OMP_NUM_THREADS")
     threads = int(given) if given else None if gpus or count == 1 else max(1, (os.cpu_count() or 1) // count)
+    servers = [*dict.fromkeys(options.server)]
     start = Start(options.comfyui, options.python, options.base_directory, tuple(options.comfyui_option), threads)
     return Settings(
-        [*dict.fromkeys(options.server), *[start] * count], 1 if gpus else 0, dict(options.header), options.retries, options.patience,
+        [*servers, *[start] * count], 1 if gpus else 0, dict(options.header), options.retries, options.patience,
         options.row_seconds,
     )
 

@@ -144,7 +144,7 @@ class Results:
                 with suppress(ValueError, TypeError, KeyError):  # a line that was being written when the power went
                     entry = json.loads(line)
                     result = Result(**{**entry, "files": tuple(entry["files"]), "digests": tuple(entry["digests"])})
-                    if all(Path(name).name == name and Path(name).stem for name in result.files):
+                    if all(Path(name).name == name and name[0] != "." for name in result.files):
                         results.append(result)
         return results
 

@@ -29,9 +29,11 @@ def made(server, tmp_path_factory):
     """A folder with rows.csv and out/, and a function that runs it again."""
     folder = tmp_path_factory.mktemp("catalogue")
     workflow = quick_workflow(folder / "quick.json", steps=2)
-    write_rows(folder / "rows.csv", ROWS, **{"16.sampler_name": "ddim"})
+    empty = dict.fromkeys(("face mask", "negative", "width", "height"), "")
+    write_rows(folder / "rows.csv", ROWS, shoes="paper_doll_shoes.png", **empty, **{"16.sampler_name": "ddim"})
     with (folder / "rows.csv").open("a") as file:
-        file.write(f"wrong,paper_doll_face.png,{SHIRTS[0]},5,none\n")
+        file.write(f"other,{FACES[0]},{SHIRTS[0]},0,,{FACES[0]},blurry,64,96,euler\n")
+        file.write(f"wrong,{FACES[0]},{SHIRTS[0]},5,,,,,,none\n")
 
     def run(*servers):
         options = [option for each in servers for option in ("--server", each)]
@@ -51,13 +53,13 @@ def made(server, tmp_path_factory):
 def test_every_row_is_drawn_once_though_a_server_was_gone(made):
     folder, _, said = made
     rows = table_of(folder / "out")
-    assert [row["name"] for row in rows] == [*(f"look {i}" for i in range(ROWS)), "wrong"]
+    assert [row["name"] for row in rows] == [*(f"look {i}" for i in range(ROWS)), "other", "wrong"]
     drawn = pictures_of(folder / "out")
-    assert drawn.keys() == {f"look {i}" for i in range(ROWS)} and len({*drawn.values()}) == ROWS
+    assert [*drawn.keys() ^ {row["name"] for row in rows}] == ["wrong"] and len({*drawn.values()}) == ROWS + 1
     assert all(row["file"] == f"{row['name']}.png" and not row["error"] for row in rows[:-1])
     assert max(int(row["tries"]) for row in rows[:-1]) == 2, "the row in the midst of which it was gone"
     assert len({row["worker"] for row in rows[:-1]}) == 2
-    assert f"{ROWS} of {ROWS + 1} rows are drawn, 1 failed" in said and "15/15" in said
+    assert f"{ROWS + 1} of {ROWS + 2} rows are drawn, 1 failed" in said and "16/16" in said
     names = {path.name for path in (folder / "out").iterdir()} - {f"{name}.png" for name in drawn}
     assert names == {"catalogue.csv", "catalogue.parquet", "catalogue.jsonl", "catalogue.lock", "catalogue_sheet.jpg"}
 
@@ -66,7 +68,7 @@ def test_the_rows_error_stands_in_the_table(made):
     wrong = table_of(made[0] / "out")[-1]
     assert "sampler_name: 'none' not in" in wrong["error"] and wrong["tries"] == "3" and not wrong["file"]
     table = pyarrow.parquet.read_table(made[0] / "out" / "catalogue.parquet").to_pylist()
-    assert [bool(row["error"]) for row in table] == [False] * ROWS + [True] and min(row["seconds"] for row in table[:-1]) > 0
+    assert [bool(row["error"]) for row in table] == [False] * (ROWS + 1) + [True] and min(row["seconds"] for row in table[:-1]) > 0
 
 
 def test_encodings_are_counted_as_the_server_does_them(server):
@@ -100,19 +102,23 @@ def test_the_sheet_shows_the_first_hundred(made):
 
 def test_the_same_bytes_as_by_compose(made, server, tmp_path):
     folder = made[0]
-    for i in (1, 8):
-        shirt, face = table_pictures(folder, i)
+
+    def composed(face, shirt, *options):
+        parts = (f"--part={label}={PICTURES / name}" for label, name in (("face", face), ("upper body clothes", shirt)))
         subprocess.run(
-            [sys.executable, ROOT / "workflows" / "api" / "compose.py", folder / "quick.json", "--server", server.address, "--part",
-             f"face={face}", "--part", f"upper body clothes={shirt}", "--seed", str(i), "--set", "16.sampler_name=ddim",
-             "--output", tmp_path / "composed.png"], check=True, capture_output=True,
+            [sys.executable, ROOT / "workflows" / "api" / "compose.py", folder / "quick.json", "--server", server.address, *parts,
+             *options, "--output", tmp_path / "composed.png"], check=True, capture_output=True,
         )
-        assert (tmp_path / "composed.png").read_bytes() == pictures_of(folder / "out")[f"look {i}"]
+        return (tmp_path / "composed.png").read_bytes()
 
-
-def table_pictures(folder, i):
-    line = (folder / "rows.csv").read_text().splitlines()[1 + i].split(",")
-    return PICTURES / line[2], PICTURES / line[1]
+    drawn = pictures_of(folder / "out")
+    shoes = f"--part=shoes={PICTURES / 'paper_doll_shoes.png'}"
+    assert composed(FACES[1], SHIRTS[0], shoes, "--seed=1", "--set=16.sampler_name=ddim") == drawn["look 1"]
+    other = composed(
+        FACES[0], SHIRTS[0], "--without=shoes", f"--mask=face={PICTURES / FACES[0]}", "--negative=blurry", "--seed=0", "--width=64",
+        "--height=96", "--set=16.sampler_name=euler",
+    )
+    assert other == drawn["other"] and Image.open(folder / "out" / "other.png").size == (64, 96)
 
 
 def test_run_again_it_does_what_is_missing(made, server):
@@ -133,7 +139,7 @@ def test_run_again_it_does_what_is_missing(made, server):
     times = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
     again = run(server.address)
     said, _ = again.communicate(timeout=300)
-    assert again.returncode == 0 and "15 of 15 rows are drawn" in said, said
+    assert again.returncode == 0 and "16 of 16 rows are drawn" in said, said
     after = pictures_of(out)
     assert {name: after[name] for name in before} == before and after.keys() - before.keys() == {"wrong", "look five"}
     changed = {path.stem for path in out.glob("*.png") if path.stat().st_mtime_ns != times.get(path)}
