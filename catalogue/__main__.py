@@ -151,7 +151,6 @@ def catalogue(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     given = options(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return catalogue(given)
     except (TableError, ValueError, OSError) as error:
@@ -162,4 +161,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -121,7 +121,7 @@ class Run:
                         raise ValueError(f"'{picture.source}' has changed since the run began. Run it again")
                 pictures[named] = picture.name, data
         except (OSError, ValueError) as error:
-            return self._failed(row, printable(str(error)), worker="")
+            return self._failed(row, str(error), worker="")
         member.sent |= pictures.keys()
         member.draw(row, Job(workflow, tuple(places), pictures, self.settings.seconds))
 
@@ -167,7 +167,7 @@ class Run:
             self._failed(row, error, worker=member.place)
 
     def _failed(self, row: Row, error: str, worker: str):
-        self.results.fail(row, worker=worker, tries=self.tries[row.key], error=error)
+        self.results.fail(row, worker=worker, tries=self.tries[row.key], error=printable(error))
         self.bar.set_postfix(failed=len(self.results.failed))
         self.bar.update()
 
@@ -176,12 +176,12 @@ class Run:
         if not isinstance(cause, ServerGone) and (member.failures > MOST_STARTS or not isinstance(cause, NoStart)):
             self.plan.leave(member)
             self.members.remove(member)
-            self.bar.write(f"{member.place} is given up: {cause}", file=sys.stderr)
+            self.bar.write(printable(f"{member.place} is given up: {cause}"), file=sys.stderr)
             if not self.members:
                 raise cause
             return
         if member.failures == 1:
-            self.bar.write(f"{member.place}: {cause}", file=sys.stderr)
+            self.bar.write(printable(f"{member.place}: {cause}"), file=sys.stderr)
         again()
 
     def _require_some(self):
