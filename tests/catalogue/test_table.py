@@ -46,7 +46,8 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize("name, data, words", [
     ("a.csv", "face\nü.png".encode("latin1"), "'utf-8' codec can't decode"),
     ("a.csv", b"face,face\na,b\n", "a column twice: face"),
-    ("a.csv", b"face,prompt\na\n", "Expected 2 columns, got 1"), ("a.csv", b"", "cannot be read"), ("a.csv", b"face\n", "has no rows"),
+    ("a.csv", b"face,prompt\na\n", "Expected 2 columns, got 1"), ("a.csv", b"", "cannot be read"),
+    ("a.csv", b"face\n", "has no rows"),
     ("a.jsonl", b'{"a": 1}\n[1]\n{', "line 2: no JSON object .*\nline 3: no JSON object"), ("a.xlsx", b"x", "is none of .csv"),
     ("a.parquet", b"x", "cannot be read"),
 ])
