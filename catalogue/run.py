@@ -97,13 +97,15 @@ class Run:
 
     def stop(self):
         """What is being drawn is taken back from the servers; those that were started end."""
-        for member in self.members:
-            if member.row:
-                ray.cancel(member.work)
+        drawing = [member.work for member in self.members if member.row]
         with suppress(RayError):
-            ray.wait([member.work for member in self.members if member.row] or [ray.put(0)], timeout=5)
+            for work in drawing:
+                ray.cancel(work)
+            if drawing:
+                ray.wait(drawing, num_returns=len(drawing), timeout=5)
             ends = [member.actor.stop.remote() for member in self.members]
-            ray.wait(ends, num_returns=len(ends), timeout=15)
+            if ends:
+                ray.wait(ends, num_returns=len(ends), timeout=15)
 
     def _hand(self, row: Row, member: _Member):
         try:

@@ -144,3 +144,28 @@ def test_run_again_it_does_what_is_missing(made, server):
     assert {name: after[name] for name in before} == before and after.keys() - before.keys() == {"wrong", "look five"}
     changed = {path.stem for path in out.glob("*.png") if path.stat().st_mtime_ns != times.get(path)}
     assert changed == {"look 3", "look 4", "look five", "wrong"} and not [*out.glob(".*")]
+
+
+def test_a_run_that_is_cancelled_is_taken_from_the_server(server):
+    """As by Ctrl-C: what runs and what waits, and no other."""
+    workflow = json.loads(API.read_text())
+    workflow["16"]["inputs"]["steps"] = 1000
+
+    async def go():
+        async with Comfy(server.address) as comfy:
+            first = asyncio.create_task(comfy.run(workflow, lambda message: message["type"] == "progress" and begun.set()))
+            await asyncio.wait_for(begun.wait(), 60)
+            others = asyncio.create_task(comfy.run(json.loads(API.read_text())))
+            second = asyncio.create_task(comfy.run(workflow))
+            while len((await asyncio.to_thread(server.get, "/queue"))["queue_pending"]) < 2:
+                await asyncio.sleep(0.05)
+            for task in (second, first):
+                task.cancel()
+            ended = await asyncio.gather(first, second, return_exceptions=True)
+            assert all(isinstance(error, asyncio.CancelledError) for error in ended)
+            assert (await asyncio.wait_for(others, 60)).outputs
+
+    begun = asyncio.Event()
+    asyncio.run(go())
+    queue = server.get("/queue")
+    assert not queue["queue_running"] and not queue["queue_pending"]
