@@ -4,6 +4,8 @@ in_host = host=$$(.ci/host $(1)) && eval "$$host" && export COMFYUI_PATH PYTHONP
 VERSIONS ?= 0.16.3 0.20.1 0.26.0 0.30.0
 
 training = diffusers accelerate omegaconf skimage
+# What the tests import beside pytest.
+tested = $(training) ray pyarrow filelock
 
 # About half of what the tests take.
 half = tests/server tests/training
@@ -17,24 +19,24 @@ demo: ## compose a paper doll from parts, headless in the real ComfyUI
 	@$(call in_host) "$$PYTHON" bench/demo.py
 
 test: ## all tests but the slow ones and those that open the editor, in two processes
-	@$(call in_host,pytest $(training)) true || exit 1; \
+	@$(call in_host,pytest $(tested)) true || exit 1; \
 	log=$$(mktemp); trap 'kill $$other 2> /dev/null; rm -f "$$log"' EXIT INT; \
 	"$$PYTHON" -m pytest -m "not slow" $(half) > "$$log" 2>&1 & other=$$!; \
 	"$$PYTHON" -m pytest -m "not slow" $(addprefix --ignore=,$(half)); failed=$$?; \
 	wait $$other || failed=1; cat "$$log"; exit $$failed
 
-slow: ## the slow tests: torch.compile, and training in two processes as torch's launcher starts it
-	@$(call in_host,pytest $(training)) "$$PYTHON" -m pytest -m slow --ignore=tests/editor
+slow: ## the slow tests: torch.compile, training in two processes as torch's launcher starts it, a catalogue of 500 rows
+	@$(call in_host,pytest $(tested)) "$$PYTHON" -m pytest -m slow --ignore=tests/editor
 
 versions: ## the tests that touch the host, on older ComfyUIs too; on one only by VERSIONS=0.20.1
 	@for version in $(VERSIONS); do \
 		echo "ComfyUI $$version"; \
-		host=$$(env -u COMFYUI_PATH COMFYUI_VERSION=$$version .ci/host pytest $(training)) && eval "$$host" && export COMFYUI_PATH && \
+		host=$$(env -u COMFYUI_PATH COMFYUI_VERSION=$$version .ci/host pytest $(tested)) && eval "$$host" && export COMFYUI_PATH && \
 		"$$PYTHON" -m pytest -m "not slow" tests/server tests/nodes tests/composition || exit 1; \
 	done
 
 editor: ## open every workflow in the real editor and run two: needs Chromium, CHROMIUM names it if it is not on the path
-	@$(call in_host,pytest $(training)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright==1.65.2 && \
+	@$(call in_host,pytest $(tested)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright==1.65.2 && \
 	"$$PYTHON" -m pytest tests/editor
 
 lint: ## ruff, as CI runs it

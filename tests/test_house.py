@@ -69,14 +69,14 @@ def test_the_host_is_read_in_one_place(path):
 
 
 def test_no_source_file_is_long():
-    rooms = ("nodes", "sheets", "encoders", "attention", "pictures", "training", "bench")
+    rooms = ("nodes", "sheets", "encoders", "attention", "pictures", "training", "bench", "catalogue", "workflows")
     files = [ROOT / "__init__.py", *(path for name in rooms for path in (ROOT / name).rglob("*.py"))]
     long = {str(path.relative_to(ROOT)) for path in files if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES}
     assert not long
 
 
 @pytest.mark.parametrize("path", [
-    path for folder in ("tests", "bench", "training") for path in sorted((ROOT / folder).rglob("*.py"))
+    path for folder in ("tests", "bench", "training", "catalogue") for path in sorted((ROOT / folder).rglob("*.py"))
 ], ids=lambda path: str(path.relative_to(ROOT)))
 def test_tests_share_by_the_harness_only(path):
     """What a test file or conftest defines is its own: pytest may run it without the others."""

@@ -20,7 +20,8 @@ from harness.host import ROOT
 
 sys.path.append(str(ROOT / "workflows" / "api"))
 
-from comfy_client import Comfy, ServerGone
+from comfy_answers import ServerGone
+from comfy_client import Comfy
 
 FOLDERS = ("models/parts2whole", "input", "output", "temp", "user", "custom_nodes")
 
@@ -101,7 +102,7 @@ class ComfyServer:
         """
         async def run() -> dict:
             async with Comfy(self.address, patience=5) as comfy:
-                return await comfy.run(workflow, on_message)
+                return (await comfy.run(workflow, on_message)).outputs
 
         try:
             return asyncio.run(run())

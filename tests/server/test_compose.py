@@ -14,6 +14,7 @@ from harness.host import ROOT
 API = ROOT / "workflows" / "api"
 sys.path.append(str(API))
 
+import comfy_answers  # noqa: E402
 import comfy_client  # noqa: E402
 import compose  # noqa: E402
 
@@ -172,7 +173,7 @@ def test_a_server_that_goes_away_is_an_error_after_a_while(tmp_path):
         async with serve(routes) as address, comfy_client.Comfy(address, patience=0.3) as comfy:
             await comfy.run({})
 
-    with pytest.raises(comfy_client.ServerGone, match="broke off /history"):
+    with pytest.raises(comfy_answers.ServerGone, match="broke off /history"):
         asyncio.run(go())
 
 
@@ -188,7 +189,7 @@ def test_what_a_server_sends_is_limited(run, tmp_path, monkeypatch):
             await response.write(b" " * 2**16)
 
     monkeypatch.setattr(compose, "MOST_BYTES", 2**20)
-    monkeypatch.setattr(comfy_client, "LARGEST_ANSWER", 2**20)
+    monkeypatch.setattr(comfy_answers, "LARGEST_ANSWER", 2**20)
     assert "sends more than 1048576 bytes" in run(view=endless)
     assert "sends more than 1048576 bytes" in run(prompt=endless)
     assert "sends more than 1048576 bytes" in run(history=endless)

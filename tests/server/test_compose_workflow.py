@@ -1,7 +1,5 @@
-"""Where compose.py puts pictures, prompt and seed: in workflows as users wire them, without a server."""
+"""Where compose.py and the catalogue put pictures, texts and numbers: in workflows as users wire them, without a server."""
 
-import argparse
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -11,7 +9,8 @@ from harness.host import ROOT
 
 sys.path.append(str(ROOT / "workflows" / "api"))
 
-import compose
+import workflow_changes
+from workflow_changes import Changes, NoPlace
 
 API, GRID = (json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text()) for name in ("paper_doll", "outfit_grid"))
 STRING = {"class_type": "PrimitiveString", "inputs": {"value": " coat "}}
@@ -22,23 +21,12 @@ def workflow():
     return json.loads(json.dumps(API))
 
 
-class Uploads:
-    """Takes pictures as the client does."""
-
-    def __init__(self):
-        self.taken = []
-
-    async def upload(self, path):
-        self.taken.append(path)
-        return f"{path.stem} (1).png"
-
-
-def change(workflow, part=(), **options):
+def change(workflow, part=(), **changes):
     """Returns what was uploaded."""
-    uploads = Uploads()
-    options = {"pose": None, "prompt": None, "seed": None, "part": [(label, Path(path)) for label, path in part], **options}
-    asyncio.run(compose.change(uploads, workflow, argparse.Namespace(**options)))
-    return [path.name for path in uploads.taken]
+    slots = workflow_changes.change(workflow, Changes(parts={label: Path(path) for label, path in part}, **changes))
+    for inputs, name, picture in slots:
+        inputs[name] = f"{picture.stem} (1).png"
+    return [slot.picture.name for slot in slots]
 
 
 def load_part(**inputs):
@@ -68,7 +56,7 @@ def test_a_label_that_is_computed_is_named_by_its_node():
     workflow |= {"7": joined, "8": ring}
     change(workflow, [("node 2", "mine.png")])
     assert workflow["2"]["inputs"]["image"] == "mine (1).png"
-    with pytest.raises(SystemExit, match="no Load Part with the label 'face': it has node 2, node 3, node 4"):
+    with pytest.raises(NoPlace, match="no Load Part with the label 'face': it has node 2, node 3, node 4"):
         change(workflow, [("face", "mine.png")])
 
 
@@ -76,14 +64,6 @@ def test_a_picture_that_comes_from_a_string_node_is_replaced():
     workflow = {"2": load_part(image=["9", 0]), "9": STRING}
     change(workflow, [("face", "mine.png")])
     assert workflow["2"]["inputs"]["image"] == "mine (1).png" and workflow["9"]["inputs"]["value"] == " coat "
-
-
-def test_nothing_is_uploaded_where_one_of_the_changes_has_no_place(workflow):
-    uploads = Uploads()
-    options = argparse.Namespace(part=[("face", Path("a.png")), ("gloves", Path("b.png"))], pose=None, prompt=None, seed=None)
-    with pytest.raises(SystemExit, match="'gloves'"):
-        asyncio.run(compose.change(uploads, workflow, options))
-    assert not uploads.taken
 
 
 def test_the_pose_is_put_where_its_picture_is_loaded(workflow):
@@ -120,6 +100,6 @@ def test_a_change_that_has_no_place_is_refused(option, value):
     workflow = {"1": {"class_type": "TheirSampler", "inputs": {"seed": 3}}, "drawn": drawn, "pose": pose, "encode": encode}
     workflow["2"] = {"class_type": "KSampler", "inputs": {"positive": ["encode", 0]}}
     before = json.dumps(workflow)
-    with pytest.raises(SystemExit, match=f"--{option} has no place"):
+    with pytest.raises(NoPlace, match=f"a {option} has no place"):
         change(workflow, **{option: value})
     assert json.dumps(workflow) == before

@@ -1,38 +1,29 @@
 """A client of a running ComfyUI: uploads pictures, queues a workflow, follows it, and fetches what was drawn.
 
-The server is not trusted: it is followed nowhere else, what it sends is limited in size and number, and its words are made
-printable. What became of a run is read from its history, so that a websocket that breaks off costs only the progress.
+The server is not trusted: it is followed nowhere else, and what it sends is limited in size and number: see comfy_answers.py.
+What became of a run is read from its history, so that a websocket that breaks off costs only the progress.
 Needs aiohttp, which ComfyUI brings.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path, PurePath
 
 import aiohttp
+from comfy_answers import ComfyError, Run, ServerGone, as_comfyui, chunks, faults, printable, read_json, run_of
 from yarl import URL
 
-# In bytes, and in messages of one run. ComfyUI's own previews and answers are far below.
-LARGEST_MESSAGE, LARGEST_ANSWER, LARGEST_FILE = 16 * 2**20, 64 * 2**20, 2**30
+# In bytes, and in messages of one run. ComfyUI's own previews are far below.
+LARGEST_MESSAGE, LARGEST_FILE = 16 * 2**20, 2**30
 MOST_MESSAGES = 1_000_000
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
-
-
-class ComfyError(RuntimeError):
-    """The server refuses something, fails at it, or is no ComfyUI."""
-
-    def __init__(self, text: str):
-        super().__init__(printable(text))
-
-
-class ServerGone(ComfyError):
-    """No server answers."""
 
 
 class Comfy:
@@ -62,20 +53,34 @@ class Comfy:
     async def __aexit__(self, *_):
         await self.session.close()
 
-    async def upload(self, path: Path) -> str:
-        """Copies a picture into the server's input folder. Returns its name there: another one of the same name is left alone."""
-        form = aiohttp.FormData()
-        form.add_field("image", path.read_bytes(), filename=path.name)
+    async def look(self) -> dict:
+        """What the server says of itself.
+
+        raises: ComfyError where it is no ComfyUI
+        """
+        async with self._request("GET", "system_stats") as answer:
+            stats = await read_json(answer)
+        with as_comfyui("system_stats"):
+            return dict(stats["system"])
+
+    async def upload(self, name: str, data: bytes) -> str:
+        """Copies a picture into the server's input folder. Returns its name there.
+
+        It is named after what is in it too. So a picture has the same name on every server, which files that hold their
+        workflow need to be the same, and another one of the same name is left alone.
+        """
+        form, path = aiohttp.FormData(), PurePath(name)
+        form.add_field("image", data, filename=f"{path.stem[:80]}-{hashlib.sha256(data).hexdigest()[:12]}{path.suffix}")
         async with self._request("POST", "upload/image", data=form) as answer:
-            data = await _json(answer)
-        with _as_comfyui("upload/image"):
+            data = await read_json(answer)
+        with as_comfyui("upload/image"):
             return "/".join(filter(None, (data["subfolder"], data["name"])))
 
     async def run(
         self, workflow: dict, on_message: Callable[[dict], None] = lambda message: None,
         on_left_out: Callable[[str], None] = lambda text: None,
-    ) -> dict[str, dict]:
-        """Queues a workflow in API format and waits for its end. Returns the outputs of its output nodes, by node.
+    ) -> Run:
+        """Queues a workflow in API format and waits for its end. Who cancels it takes it from the server's queue.
 
         on_message: called with every message of the websocket about this run: {"type": ..., "data": {...}}
         on_left_out: called with what the server finds wrong with output nodes that it leaves out
@@ -84,17 +89,21 @@ class Comfy:
         client = uuid.uuid4().hex
         async with self._websocket(client) as socket:
             async with self._request("POST", "prompt", accept=(200, 400), json={"prompt": workflow, "client_id": client}) as answer:
-                queued, refused = await _json(answer), answer.status != 200
-            with _as_comfyui("prompt"):
-                faults = _faults(workflow, queued)
+                queued, refused = await read_json(answer), answer.status != 200
+            with as_comfyui("prompt"):
+                wrong = faults(workflow, queued)
                 if refused:
-                    raise ComfyError(faults or f"{self.address} refuses the workflow without a word.")
+                    raise ComfyError(wrong or f"{self.address} refuses the workflow without a word.")
                 id = str(uuid.UUID(queued["prompt_id"]))
-            if faults:
-                on_left_out(printable(faults))
-            if socket:
-                await _listen(socket, id, on_message)
-        return await self._outcome(id)
+            if wrong:
+                on_left_out(printable(wrong))
+            try:
+                if socket:
+                    await _listen(socket, id, on_message)
+                return await self._outcome(id)
+            except asyncio.CancelledError:
+                await self._give_up(id)
+                raise
 
     async def fetch(self, place: dict[str, str], path: Path, limit: int = LARGEST_FILE) -> int:
         """Writes a file of a finished run to `path`, whole or not at all. Returns its size in bytes.
@@ -103,12 +112,10 @@ class Comfy:
         limit: in bytes
         """
         part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
-        async with self._request("GET", "view", params=place) as answer:
-            if not answer.content_type.startswith(("image/", "video/", "audio/", "application/octet-stream")):
-                raise ComfyError(f"{self.address} sends {answer.content_type} for the picture {place['filename']}.")
+        async with self._view(place) as answer:
             try:
                 with part.open("xb") as file:
-                    async for chunk in _chunks(answer, limit):
+                    async for chunk in chunks(answer, limit):
                         file.write(chunk)
                     size = file.tell()
                 part.replace(path)
@@ -116,26 +123,39 @@ class Comfy:
                 part.unlink(missing_ok=True)
         return size
 
-    async def _outcome(self, id: str) -> dict[str, dict]:
+    async def read(self, place: dict[str, str], limit: int = LARGEST_FILE) -> bytes:
+        """A file of a finished run, as `fetch` takes it."""
+        async with self._view(place) as answer:
+            return b"".join([chunk async for chunk in chunks(answer, limit)])
+
+    @asynccontextmanager
+    async def _view(self, place: dict[str, str]):
+        async with self._request("GET", "view", params=place) as answer:
+            if not answer.content_type.startswith(("image/", "video/", "audio/", "application/octet-stream")):
+                raise ComfyError(f"{self.address} sends {answer.content_type} for the picture {place['filename']}.")
+            yield answer
+
+    async def _give_up(self, id: str):
+        """Takes our run, and no other, from the server, where it lets us."""
+        for path, what in (("queue", {"delete": [id]}), ("interrupt", {"prompt_id": id})):
+            with suppress(ComfyError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._post(path, what), 2)
+
+    async def _post(self, path: str, what: dict):
+        async with self._request("POST", path, json=what):
+            pass
+
+    async def _outcome(self, id: str) -> Run:
         pause = 0.02
         while not (entry := (await self._get(f"history/{id}")).get(id)):
             queue = await self._get("queue")
-            with _as_comfyui("queue"):
+            with as_comfyui("queue"):
                 waits = any(item[1] == id for items in (queue["queue_running"], queue["queue_pending"]) for item in items)
             if not waits and not (await self._get(f"history/{id}")).get(id):
                 raise ComfyError(f"{self.address} knows nothing of this run any more: it was started anew, or its history cleared.")
             await asyncio.sleep(pause)
             pause = min(2 * pause, 2)
-        with _as_comfyui(f"history/{id}"):
-            status = entry["status"]
-            for kind, message in status["messages"]:
-                if kind == "execution_error":
-                    raise ComfyError(f"{message['node_type']}: {message['exception_message']}")
-                if kind == "execution_interrupted":
-                    raise ComfyError(f"The run was interrupted at {message.get('node_type')}.")
-            if status["status_str"] != "success":
-                raise ComfyError(f"The run ended with the status {status['status_str']}.")
-            return dict(entry["outputs"])
+        return run_of(entry)
 
     async def _get(self, path: str) -> dict:
         """Asks again while the server does not answer, until our patience ends."""
@@ -143,7 +163,7 @@ class Comfy:
         while True:
             try:
                 async with self._request("GET", path) as answer:
-                    return await _json(answer)
+                    return await read_json(answer)
             except ServerGone:
                 if time.monotonic() > deadline:
                     raise
@@ -191,59 +211,10 @@ async def _listen(socket: aiohttp.ClientWebSocketResponse, id: str, on_message: 
             return
         if packet.type != aiohttp.WSMsgType.TEXT:
             continue  # a preview
-        with _as_comfyui("ws"):
+        with as_comfyui("ws"):
             message = {"type": "", "data": None, **json.loads(packet.data)}
         kind, data = message["type"], message["data"]
         if isinstance(data, dict) and data.get("prompt_id") == id:
             on_message(message)
             if kind in ENDS or kind == "executing" and data.get("node") is None:
                 return
-
-
-async def _chunks(answer: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in answer.content.iter_chunked(2**16):
-        size += len(chunk)
-        if size > limit:
-            raise ComfyError(f"{answer.url.with_query(None)} sends more than {limit} bytes.")
-        yield chunk
-
-
-async def _json(answer: aiohttp.ClientResponse) -> dict:
-    body = b"".join([chunk async for chunk in _chunks(answer, LARGEST_ANSWER)])
-    with _as_comfyui(answer.url.path):
-        return dict(json.loads(body))
-
-
-def pictures(outputs: dict[str, dict]) -> list[dict[str, str]]:
-    """Where the pictures of a run are, in the order in which they were made."""
-    with _as_comfyui("history"):
-        places = [place for output in outputs.values() for place in output.get("images", ())]
-        return [{name: str(place[name]) for name in ("filename", "subfolder", "type")} for place in places]
-
-
-def printable(text: str, most: int = 2000) -> str:
-    """The text, shortened, without what moves a terminal's cursor or turns writing around."""
-    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text[:most])
-    return shown + (" ..." if len(text) > most else "")
-
-
-def _faults(workflow: dict, queued: dict) -> str:
-    """What the server finds wrong with a workflow, a line for each fault."""
-    if not queued.get("node_errors"):
-        return "{message}: {details}".format(**queued["error"]) if "error" in queued else ""
-    lines = {}
-    for id, node in queued["node_errors"].items():
-        for error in node["errors"]:
-            # A node's own check is reported for each input that it looked at.
-            said = error["details"].split(" - ", 1)[-1]
-            lines.setdefault((id, said), f"Node {id}, {workflow[id]['class_type']}: {error['message']}: {error['details']}")
-    return "\n".join(lines.values())
-
-
-@contextmanager
-def _as_comfyui(path: str):
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        raise ComfyError(f"/{path.lstrip('/')} gives what no ComfyUI gives: is this the address of one?") from None
