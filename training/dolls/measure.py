@@ -47,7 +47,8 @@ class Measured(NamedTuple):
 
 
 def measure(
-    pairs: Sequence[Pair], draw: Callable[[Pair], np.ndarray], labels_of: Callable[[Pair], Iterable[str]] = lambda pair: pair.doll.wears
+    pairs: Sequence[Pair], draw: Callable[[Pair], np.ndarray],
+    labels_of: Callable[[Pair], Iterable[str]] = lambda pair: pair.doll.wears,
 ) -> Measured:
     """draw: gives the picture of a pair that is looked at, [H, W, 3] uint8; labels_of: the parts that are looked at"""
     colours, patterns, poses, features = [], [], [], []
