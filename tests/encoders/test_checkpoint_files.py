@@ -78,7 +78,6 @@ SHAPES = [
     ("image_encoder", loading.load_clip_vision, "vision_model.embeddings.class_embedding"),
     ("image_encoder", loading.load_clip_vision, "vision_model.encoder.layers.0.mlp.fc2.weight"),
     ("pose_guider", loading.load_pose_guider, "blocks.2.bias"),
-    ("", loading.load_image_attention, "mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_v_dc.weight"),
 ]
 
 

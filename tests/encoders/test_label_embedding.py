@@ -41,13 +41,13 @@ def test_it_tells_how_far_it_is_and_can_be_interrupted(checkpoint, monkeypatch):
 
     def tell(value, total, preview, **where):
         seen.append((value, total))
-        if value == 2:
+        if value == 1:  # the host leaves out what comes soon after
             comfy.model_management.interrupt_current_processing()
 
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", tell)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={f"part{i}": part for i in range(3)})
-    assert seen == [(1, 3), (2, 3)]
+    assert seen == [(1, 3)]
 
 
 def test_a_long_label_is_cut_with_a_warning_that_says_what(checkpoint, caplog):

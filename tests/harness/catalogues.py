@@ -71,13 +71,17 @@ def pictures_of(out: Path) -> dict[str, bytes]:
 
 
 class Gateway:
-    """Stands before a server, and can break: to whoever comes through it, the server has died."""
+    """Stands before a server, and can break: to whoever comes through it, the server has died.
+
+    breaks_next: set it, and the gateway breaks as the next prompt goes through
+    """
 
     def __init__(self, address: str):
         host, port = address.split(":")
         self.behind = host, int(port)
         self.loop = asyncio.new_event_loop()
         self.writers: set[asyncio.StreamWriter] = set()
+        self.breaks_next, self.broken = False, False
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
     def __enter__(self) -> Gateway:
@@ -98,11 +102,14 @@ class Gateway:
 
     def cut(self):
         async def end():
-            self.listener.close()
-            for writer in self.writers:
-                writer.transport.abort()
+            self._end()
 
         self._do(end())
+
+    def _end(self):
+        self.listener.close()
+        for writer in self.writers:
+            writer.transport.abort()
 
     def _do(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
@@ -118,4 +125,7 @@ class Gateway:
             while data := await reader.read(2**16):
                 writer.write(data)
                 await writer.drain()
+                if self.breaks_next and data.startswith(b"POST /prompt"):
+                    self.breaks_next, self.broken = False, True
+                    self._end()
         writer.close()
