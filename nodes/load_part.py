@@ -42,6 +42,7 @@ class Parts2WholeLoadPart(Node):
 
     @classmethod
     def execute(cls, image, label, custom_label="", mask_source="auto", mask=None) -> io.NodeOutput:
+        picture_path(image)
         if mask_source == "auto":
             mask_source = "painted" if is_from_mask_editor(image) else "alpha"
         return io.NodeOutput(read_part(image, custom_label.strip() or label, mask_source, mask))

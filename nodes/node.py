@@ -1,4 +1,4 @@
-"""What all nodes of this pack have in common: whatever comes in by a socket is checked before a node's own work."""
+"""What all nodes of this pack have in common: whatever comes in by a socket, or as a text, is checked before a node's own work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _SHOWN = 40
 class Node(io.ComfyNode):
     """A node whose `execute` only sees inputs that it has, of the kind that their sockets carry.
 
-    The host checks links between nodes, but takes plain values, wildcard outputs and links to unknown inputs as they are.
+    The host checks links between nodes, but takes plain values, wildcard outputs and links to unknown inputs as they are; and texts
+    too, where a node checks them itself.
     """
 
     def __init_subclass__(cls, **keywords):
@@ -51,12 +52,20 @@ def _checked(execute: Callable) -> Callable:
                 names = ", ".join(each.id for each in schema.inputs)
                 raise ValueError(f"{schema.display_name} has no input '{name}': its inputs are {names}.")
         for each in schema.inputs:
-            if each.id in inputs and not isinstance(each, io.WidgetInput):
+            if each.id in inputs:
                 for value in _values(each, inputs[each.id], schema.is_input_list):
-                    _require(schema.display_name, each, value)
+                    if not isinstance(each, io.WidgetInput):
+                        _require(schema.display_name, each, value)
+                    elif isinstance(each, (io.Combo.Input, io.String.Input)) and not (isinstance(value, str) or _is_file(each)):
+                        raise ValueError(f"{schema.display_name} got {_shown(value)} for '{each.id}'. Give it a text.")
         return execute(cls, **inputs)
 
     return checked
+
+
+def _is_file(widget: io.WidgetInput) -> bool:
+    """Whether it names a file of the input folder, which its node looks for by itself."""
+    return bool(getattr(widget, "upload", None))
 
 
 def _values(socket: io.Input, value: Any, is_list: bool) -> list:

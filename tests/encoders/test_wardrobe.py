@@ -204,3 +204,8 @@ def test_without_a_wardrobe_there_is_nothing_to_load(wardrobe):
     from parts2whole.encoders.wardrobe import list_appearances
 
     assert list_appearances() == [] and not wardrobe.exists()
+
+
+def test_a_name_that_no_file_can_have_is_refused(appearance):
+    with pytest.raises(ValueError, match="has 519 bytes, and at most 200 fit. Shorten `filename_prefix`"):
+        run("Parts2WholeSaveAppearance", appearance=appearance, filename_prefix="wardrobe/" + "y" * 500)

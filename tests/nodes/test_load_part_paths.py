@@ -50,6 +50,11 @@ def test_only_files_inside_the_input_folder_are_read(outside, folders, name):
         assert str(error.value) == expected
 
 
+def test_no_name_is_refused_as_a_wrong_one_is():
+    with pytest.raises(ValueError, match="Invalid image file: None"):
+        _node().execute(image=None, label="face")
+
+
 def test_only_files_inside_the_input_folder_are_listed(outside):
     (image, *_) = _node().define_schema().inputs
     assert not {"link.png", "nowhere_link.png", "loop.png", "pipe.png"} & set(image.options)

@@ -56,3 +56,13 @@ def test_what_is_optional_may_be_left_out():
 def test_what_is_of_the_right_shape_with_something_else_in_it_is_refused(node, socket, value):
     with pytest.raises(ValueError, match=f"for '{socket.removesuffix('s') if node == 'Parts2WholeEncodeLabels' else socket}'"):
         run(node, **{socket: value})
+
+
+@pytest.mark.parametrize("value", [True, 1e9, -1, {"a": 1}, None], ids=["bool", "float", "int", "dict", "none"])
+@pytest.mark.parametrize("node, text", [
+    ("Parts2WholeLoadPart", "label"), ("Parts2WholeLoadPart", "custom_label"),
+    ("Parts2WholeMakePart", "label"), ("Parts2WholeSaveAppearance", "filename_prefix"),
+])
+def test_what_is_no_text_is_refused_with_words(node, text, value):
+    with pytest.raises(ValueError, match=f"for '{text}'. Give it a text"):
+        run(node, **{text: value})
