@@ -66,6 +66,6 @@ train-doll-vae: ## train the VAE of the next doll on one core, on from where it 
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
 	"$$PYTHON" -m training.train_vae training/configs/doll_vae.yaml loop.output=$(TRAINED)/doll_vae $(ARGS)
 
-train-doll: ## train the next doll with that VAE on one core, on from where it was broken off: many hours; settings by ARGS
+train-doll: ## train the next doll on one core, on from where it was broken off or from training/half_trained; settings by ARGS
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
-	"$$PYTHON" -m training.train training/configs/doll.yaml loop.output=$(TRAINED)/doll pretrained=$(TRAINED)/doll_vae $(ARGS)
+	"$$PYTHON" -m training.train training/configs/doll_2.yaml loop.output=$(TRAINED)/doll_2 $(ARGS)
