@@ -22,6 +22,7 @@ from .fingerprint import ONLY_THIS_RUN
 
 SUBFOLDER = "wardrobe"
 METADATA, VERSION = "parts2whole_appearance", 1
+LONGEST_NAME = 200  # bytes: common file systems take 255, and a file that is being written has a longer name
 MOST_REFERENCES = 4096
 MOST = 1 << 24  # of any number in a file
 
@@ -37,6 +38,29 @@ def appearance_path(name: str) -> str:
         name, [_root()], _is_appearance, "appearance",
         "Put the file there, or make one by Save Appearance, and refresh the editor.",
     )
+
+
+def new_path(prefix: str) -> str:
+    """Where the next file of this prefix belongs, below the output folder. The folder is made.
+
+    raises: ValueError for a prefix of which no file can be named
+    """
+    try:
+        if "\0" in prefix:
+            raise ValueError("it holds a null character")
+        folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(
+            f"Save Appearance: `filename_prefix` '{escaped(prefix)}' cannot name a file ({why}): take another."
+        ) from None
+    file = f"{name}_{counter:05}_.safetensors"
+    if (size := len(os.fsencode(file))) > LONGEST_NAME:
+        raise ValueError(
+            f"Save Appearance: the file name that begins with '{escaped(name)}' has {size} bytes, and at most {LONGEST_NAME} fit. "
+            "Shorten `filename_prefix`."
+        )
+    return os.path.join(folder, file)
 
 
 def save_appearance(appearance: Appearance, path: str):

@@ -6,7 +6,7 @@ from ..pictures.cut_out import cut_outs, side_by_side
 from ..pictures.describe import describe_parts
 from ..pictures.part import LabelledPart
 from .node import Node
-from .sockets import CATEGORY, PartSocket, PartsSocket, parts_input
+from .sockets import CATEGORY, PartSocket, PartsSocket, gathered, parts_input
 
 
 class Parts2WholeDescribeParts(Node):
@@ -42,12 +42,7 @@ class Parts2WholeDescribeParts(Node):
 
     @classmethod
     def execute(cls, parts, prompt, sentence, first_number=1) -> io.NodeOutput:
-        parts = [part for part in parts.values() if part is not None]
-        if not parts:
-            raise ValueError(
-                "Describe Parts got no parts: connect at least one Load Part, Part from Image or Photo to Parts node. Where "
-                "Photo to Parts is connected, the photograph shows none of these parts: lower its `smallest`, or connect others."
-            )
+        parts = gathered(parts, "Describe Parts")
         text = describe_parts(parts, prompt, sentence, first_number)
         return io.NodeOutput(tuple(LabelledPart(part, None, None) for part in parts), text)
 

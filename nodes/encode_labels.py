@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..encoders.label_embedding import embed_labels
 from .node import Node
-from .sockets import CATEGORY, PartsSocket, parts_input
+from .sockets import CATEGORY, PartsSocket, gathered, parts_input
 
 
 class Parts2WholeEncodeLabels(Node):
@@ -25,10 +25,4 @@ class Parts2WholeEncodeLabels(Node):
 
     @classmethod
     def execute(cls, clip, parts) -> io.NodeOutput:
-        parts = [part for part in parts.values() if part is not None]
-        if not parts:
-            raise ValueError(
-                "Encode Part Labels got no parts: connect at least one Load Part, Part from Image or Photo to Parts node. Where "
-                "Photo to Parts is connected, the photograph shows none of these parts: lower its `smallest`, or connect others."
-            )
-        return io.NodeOutput(embed_labels(clip, parts))
+        return io.NodeOutput(embed_labels(clip, gathered(parts, "Encode Part Labels")))

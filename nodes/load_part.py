@@ -4,7 +4,7 @@ import hashlib
 
 from comfy_api.latest import io
 
-from ..pictures.part_file import is_from_mask_editor, read_part
+from ..pictures.part_file import read_part
 from ..pictures.picture_file import list_pictures, picture_path
 from .node import Node
 from .sockets import CATEGORY, PartSocket, label_inputs
@@ -42,9 +42,6 @@ class Parts2WholeLoadPart(Node):
 
     @classmethod
     def execute(cls, image, label, custom_label="", mask_source="auto", mask=None) -> io.NodeOutput:
-        picture_path(image)
-        if mask_source == "auto":
-            mask_source = "painted" if is_from_mask_editor(image) else "alpha"
         return io.NodeOutput(read_part(image, custom_label.strip() or label, mask_source, mask))
 
     @classmethod

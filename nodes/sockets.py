@@ -58,6 +58,20 @@ def parts_input() -> io.Input:
     )
 
 
+def gathered(parts: dict, node: str) -> list[Part]:
+    """The parts in the slots of `parts_input`.
+
+    raises: ValueError where there is none
+    """
+    parts = [part for part in parts.values() if part is not None]
+    if not parts:
+        raise ValueError(
+            f"{node} got no parts: connect at least one Load Part, Part from Image or Photo to Parts node. Where Photo to Parts is "
+            "connected, the photograph shows none of these parts: lower its `smallest`, or connect others."
+        )
+    return parts
+
+
 def frame_inputs() -> list[io.Input]:
     """The frame in which the appearance encoder sees the references."""
     return [

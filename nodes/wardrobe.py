@@ -2,15 +2,11 @@ from __future__ import annotations
 
 import os
 
-import folder_paths
 from comfy_api.latest import io
 
-from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, save_appearance, shown_path
-from ..pictures.part import escaped
+from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, new_path, save_appearance, shown_path
 from .node import Node
 from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket
-
-LONGEST_NAME = 200  # bytes: common file systems take 255, and a file that is being written has a longer name
 
 
 class Parts2WholeSaveAppearance(Node):
@@ -35,14 +31,7 @@ class Parts2WholeSaveAppearance(Node):
 
     @classmethod
     def execute(cls, appearance, filename_prefix) -> io.NodeOutput:
-        folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
-        file = f"{name}_{counter:05}_.safetensors"
-        if (size := len(os.fsencode(file))) > LONGEST_NAME:
-            raise ValueError(
-                f"Save Appearance: the file name that begins with '{escaped(name)}' has {size} bytes, and at most {LONGEST_NAME} "
-                "fit. Shorten `filename_prefix`."
-            )
-        path = os.path.join(folder, file)
+        path = new_path(filename_prefix)
         save_appearance(appearance, path)
         return io.NodeOutput(appearance, ui={"text": (shown_path(path),)})
 

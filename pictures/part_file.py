@@ -22,11 +22,13 @@ def read_part(name: str, label: str, mask_source: str, mask: torch.Tensor | None
     """Reads the picture of a part from the input folder.
 
     mask_source: where the mask comes from if none is given: `alpha` (the opaque pixels of a cut-out), `painted` (the pixels
-        that the mask editor made transparent) or `whole picture`
+        that the mask editor made transparent), `whole picture`, or `auto` (painted for a picture from the mask editor, else alpha)
     mask: [1, H', W'] in 0..1, or None
     raises: ValueError for a picture on which nothing was painted, and as `read_picture` and `make_part` do
     """
     picture = read_picture(name)
+    if mask_source == "auto":
+        mask_source = "painted" if is_from_mask_editor(name) else "alpha"
     rgb, alpha = picture[..., :3], picture[..., 3:]
     if mask_source == "painted":
         if mask is None and not alpha.numel():

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ..patch.batch import Batch
 from ..patch.host.edit import kept_tokens, pixels_of
@@ -33,7 +32,7 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     percents = options.get(PERCENTS, (0.0, 1.0))
     # Sigmas are on the model's device, and to read one waits for all that a GPU has in hand: only where it matters.
     sigma = float(t.max()) if attribution is not None or percents != (0.0, 1.0) else None
-    acting = sigma is None or _acts_at(sigma, percents, model.model_sampling, run)
+    acting = sigma is None or run.acts_at(sigma, percents, model.model_sampling)
     of_latents = [next((part for part in parts if part.index == i), None) for i in range(len(latents))]
     tokens = KeepTokens(partial(_kept, of_latents, acting, run), model.diffusion_model, x, latents)
     patches = options.get("patches", {})
@@ -66,11 +65,6 @@ def _require_fitting(parts: tuple[PartReference, ...], latents: list[torch.Tenso
             )
 
 
-def _acts_at(sigma: float, percents: tuple[float, float], sampling, run: Run) -> bool:
-    first, last = (run.keep(("sigma", percent), (), sampling.percent_to_sigma, percent) for percent in percents)
-    return first >= sigma >= last
-
-
 def _kept(
     of_latents: list[PartReference | None], acting: bool, run: Run, counts: list[int], device: torch.device
 ) -> list[torch.Tensor | None]:
@@ -97,18 +91,8 @@ def _override(
     # The parts of one Reference Parts node share a region.
     with_region = [part for part in of_latents if part is not None and part.region is not None and not part.nowhere]
     first = {id(part.region): part for part in reversed(with_region)}
-    maps = [batch.spread(partial(_region, part, x.device, run)) for part in first.values()]
+    maps = [batch.spread(partial(run.region, part.region, x.device)) for part in first.values()]
     numbers = [list(first).index(id(part.region)) if part in with_region else None for part in of_latents]
     frames = x.shape[2] if x.ndim == 5 else 1
     previous = options.get("optimized_attention_override")
     return WeighReferences(tokens, strengths, numbers, torch.cat(maps, 1) if maps else None, frames, previous)
-
-
-def _region(part: PartReference, device: torch.device, run: Run, latent: int, size: tuple[int, int]) -> torch.Tensor:
-    """The region for a latent [1, 1, h, w]; fewer regions than latents are used in turn."""
-    number = latent % len(part.region)
-
-    def resize() -> torch.Tensor:
-        return F.adaptive_avg_pool2d(part.region[number][None, None], size).to(device)
-
-    return run.keep(("region", part.index, number, size, device), part, resize)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .applied import Applied
 from .batch import Sampled
@@ -37,6 +38,20 @@ class Run(Carried):
         if slot not in self._slots or self._slots[slot][0] != state:
             self._slots[slot] = state, compute(*args)
         return self._slots[slot][1]
+
+    def acts_at(self, sigma: float, percents: tuple[float, float], sampling) -> bool:
+        """Whether a sigma lies in a part of the noise schedule, 0..1. sampling: the host's, of the model"""
+        first, last = (self.keep(("sigma", percent), (), sampling.percent_to_sigma, percent) for percent in percents)
+        return first >= sigma >= last
+
+    def region(self, region: torch.Tensor, device: torch.device, latent: int, size: tuple[int, int]) -> torch.Tensor:
+        """Of regions [B, H, W] in 0..1 that of a latent (h, w), [1, 1, h, w]; fewer regions than latents are used in turn."""
+        number = latent % len(region)
+
+        def resize() -> torch.Tensor:
+            return F.adaptive_avg_pool2d(region[number][None, None], size).to(device)
+
+        return self.keep(("region", region, number, size, device), (), resize)
 
     def warn(self, message: str):
         """Logs a message, once in a run."""

@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from ..bank import BlockAddress
 from ..image_attention import KeysAndValues
-from .applied import Applied, AppliedImageAttention, AppliedParts, AppliedPose, EverythingApplied
+from .applied import AppliedImageAttention, AppliedParts, AppliedPose, EverythingApplied
 from .attribution import Attribution
 from .batch import Batch
 from .host.sampling import copy_beside, hooks_in_force
@@ -48,7 +47,9 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     attribution = options.get(ATTRIBUTION)
     # Sigmas are on the model's device, and to read one waits for all that a GPU has in hand: only where it matters.
     sigma = float(t.max()) if attribution is not None or applied.timed else None
-    acting = applied if sigma is None else applied.only(partial(_acts_at, sigma=sigma, sampling=model.model_sampling, run=run))
+    acting = applied if sigma is None else applied.only(
+        lambda each: run.acts_at(sigma, (each.start, each.end), model.model_sampling)
+    )
     if acting.every:
         batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
         _warn_of_unknown_layout(batch, acting, run)
@@ -59,13 +60,6 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
         call = Call(model, options, batch, run, x.device, model.get_dtype_inference())
         options = {**options, **_patches(call, acting, attribution)}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-
-
-def _acts_at(applied: Applied, sigma: float, sampling, run: Run) -> bool:
-    first, last = (
-        run.keep(("sigma", percent), (), sampling.percent_to_sigma, percent) for percent in (applied.start, applied.end)
-    )
-    return first >= sigma >= last
 
 
 def _warn_of_unknown_layout(batch: Batch, acting: EverythingApplied, run: Run):
@@ -109,7 +103,9 @@ def _share_references(
     call: Call, replace: dict[str, dict], parts: tuple[AppliedParts, ...], attribution: Attribution | None
 ):
     model, run, where = call.model, call.run, (call.device, call.dtype)
-    regions = tuple(call.batch.spread(partial(_region, call, applied)) for applied in parts if applied.region is not None)
+    regions = tuple(
+        call.batch.spread(partial(run.region, applied.region, call.device)) for applied in parts if applied.region is not None
+    )
     depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)
     bias_as_mask = takes_mask(*where, regions, call.options)
     hooks, strengths = hooks_in_force(model)
@@ -147,16 +143,6 @@ def _image_tokens(
         ((applied.keys[address][0].to(device, dtype), applied.keys[address][1].to(device, dtype)), applied.strength)
         for applied in images
     ]
-
-
-def _region(call: Call, applied: AppliedParts, latent: int, size: tuple[int, int]) -> torch.Tensor:
-    """The region of a latent [1, 1, h, w]; fewer regions than latents are used in turn."""
-    number = latent % len(applied.region)
-
-    def resize() -> torch.Tensor:
-        return F.adaptive_avg_pool2d(applied.region[number][None, None], size).to(call.device)
-
-    return call.run.keep(("region", applied, number, size, call.device), (), resize)
 
 
 def _pose_features(

@@ -209,3 +209,6 @@ def test_without_a_wardrobe_there_is_nothing_to_load(wardrobe):
 def test_a_name_that_no_file_can_have_is_refused(appearance):
     with pytest.raises(ValueError, match="has 519 bytes, and at most 200 fit. Shorten `filename_prefix`"):
         run("Parts2WholeSaveAppearance", appearance=appearance, filename_prefix="wardrobe/" + "y" * 500)
+    for prefix in ("y" * 500 + "/outfit", "/".join(["y" * 200] * 30), "wardrobe/a\0b"):
+        with pytest.raises(ValueError, match=r"`filename_prefix` '.*' cannot name a file \(.+\): take another"):
+            run("Parts2WholeSaveAppearance", appearance=appearance, filename_prefix=prefix)
