@@ -63,9 +63,14 @@ def open_workflow(page, name: str) -> dict:
     )
     page.wait_for_timeout(2000)
     prompt = page.evaluate("app.graphToPrompt().then(result => result.output)")
-    for node in prompt.values():
+    # The editor puts the subgraph's number before those of the nodes in it.
+    plain = {id.split(":")[-1]: node for id, node in prompt.items()}
+    for node in plain.values():
         node.pop("_meta", None)
-    return prompt
+        for name, value in node["inputs"].items():
+            if isinstance(value, list):
+                node["inputs"][name] = [value[0].split(":")[-1], value[1]]
+    return plain
 
 
 def show_all(page, path: Path):
@@ -132,8 +137,46 @@ def test_run_draws_a_picture_that_is_seen_on_the_page(page, name):
     page.screenshot(path=SCREENSHOTS / f"{name}_run.png")
 
 
-def test_slots_of_encode_part_labels_grow(page):
+def test_an_app_changes_a_part_and_draws_it(page):
     open_workflow(page, "paper_doll")
+    page.keyboard.press("Alt+m")
+    labels = page.locator("body")
+    for label in ("Face", "Hair", "Top", "Trousers", "Shoes", "Pose", "prompt", "seed", "strength of the parts"):
+        labels.get_by_text(label, exact=True).first.wait_for(timeout=WAIT, state="attached")
+    page.evaluate("""() => {
+        const top = app.rootGraph.nodes.find(node => node.title === 'Top')
+        top.widgets.find(widget => widget.name === 'image').value = 'paper_doll_upper_body_clothes_2.png'
+    }""")
+    page.get_by_text("Run", exact=True).last.click()
+    page.wait_for_function("[...document.images].some(image => image.naturalWidth === 128 && image.width > 200)", timeout=WAIT)
+    drawn = page.evaluate("fetch('/api/history?max_items=1').then(response => response.json())")
+    entry, = drawn.values()
+    assert entry["prompt"][2]["4"]["inputs"]["image"] == "paper_doll_upper_body_clothes_2.png"
+    page.screenshot(path=SCREENSHOTS / "app.png")
+
+
+def test_the_blueprints_are_in_the_node_search(page):
+    page.evaluate("app.graph.clear()")
+    page.mouse.dblclick(900, 600)
+    page.wait_for_timeout(1000)
+    page.keyboard.type("compose from parts")
+    for name in ("Compose from parts (Parts2Whole)", "Compose from parts (any checkpoint)"):
+        page.get_by_text(name, exact=True).first.wait_for(timeout=WAIT)
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1500)
+    node, = page.evaluate(
+        "app.graph._nodes.map(node => [node.title, node.inputs.filter(input => input.type === 'P2W_PART').length])"
+    )
+    assert node == ["Compose from parts (Parts2Whole)", 6]
+
+
+def test_slots_of_encode_part_labels_grow(page):
+    page.evaluate("""() => {
+        app.graph.clear()
+        const labels = LiteGraph.createNode('Parts2WholeEncodeLabels')
+        app.graph.add(labels)
+    }""")
+    page.wait_for_timeout(500)
     names = "app.graph._nodes.find(node => node.type === 'Parts2WholeEncodeLabels').inputs.map(input => input.name)"
     before = page.evaluate(names)
     page.evaluate("""() => {

@@ -52,7 +52,7 @@ def test_the_published_pack_has_the_nodes_their_pages_and_templates_and_nothing_
     pack = server.base / "custom_nodes" / "comfyui-parts2whole"
     assert {path.name for path in pack.iterdir() if path.name != "__pycache__"} == {
         "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "__init__.py", "attention", "catalogue", "docs", "encoders",
-        "locales", "models", "nodes", "pictures", "pyproject.toml", "sheets", "web", "workflows",
+        "locales", "models", "nodes", "pictures", "pyproject.toml", "sheets", "subgraphs", "web", "workflows",
     }
     assert not [path.name for path in pack.rglob("*") if path.suffix in (".jsonl", ".yaml")]
     nodes = {id for id in server.get("/object_info") if id.startswith("Parts2Whole")}

@@ -1,6 +1,8 @@
 """The shipped workflows: the editor's files and the API's name what exists, and say the same."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import nodes as host_nodes
 import pytest
@@ -33,26 +35,53 @@ def known_inputs(class_type: str) -> dict[str, bool]:
 
 
 def to_api(workflow: dict) -> dict:
-    """What the editor would queue for a saved workflow."""
-    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    """What the editor would queue for a saved workflow. The nodes of a subgraph keep the ids that they have in it."""
+    insides = {inside["id"]: inside for inside in workflow.get("definitions", {}).get("subgraphs", [])}
+    inside = {node["id"]: insides[node["type"]] for node in workflow["nodes"] if node["type"] in insides}
+    inner = {id: {link["id"]: (link["origin_id"], link["origin_slot"]) for link in each["links"]} for id, each in inside.items()}
+    links = {link[0]: (link[1], link[2]) for link in workflow["links"]}
+
+    def source(link: int | None) -> list | None:
+        """The output that a link of the workflow comes from."""
+        if link is None:
+            return None
+        origin, slot = links[link]
+        if origin in inside:
+            origin, slot = inner[origin][inside[origin]["outputs"][slot]["linkIds"][0]]
+        return [str(origin), slot]
+
+    def source_inside(subgraph: dict, link: int | None) -> list | None:
+        """The same for a link of a subgraph: it may come in by a slot of the subgraph's node."""
+        if link is None:
+            return None
+        origin, slot = inner[subgraph["id"]][link]
+        return source(subgraph["inputs"][slot]["link"]) if origin < 0 else [str(origin), slot]
+
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in NOTES:
-            continue
-        inputs, values = {}, list(node["widgets_values"])
-        for entry in node["inputs"]:
-            value = None
-            if "widget" in entry:
-                value = values.pop(0)
-                if values and values[0] in CONTROL_AFTER_GENERATE:
-                    values.pop(0)
-            if entry["link"] is not None:
-                inputs[entry["name"]] = links[entry["link"]]
-            elif "widget" in entry and entry["name"] != "upload":
-                inputs[entry["name"]] = value
-        assert not values, f"{node['type']}: values {values} belong to no widget"
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+        if node["id"] in inside:
+            for each in inside[node["id"]]["nodes"]:
+                prompt[str(each["id"])] = queued(each, partial(source_inside, node))
+        elif node["type"] not in NOTES:
+            prompt[str(node["id"])] = queued(node, source)
     return prompt
+
+
+def queued(node: dict, source: Callable[[int | None], list | None]) -> dict:
+    """source: for a link that a node's input names, what is queued for it, or None"""
+    inputs, values = {}, list(node["widgets_values"])
+    for entry in node["inputs"]:
+        value = None
+        if "widget" in entry:
+            value = values.pop(0)
+            if values and values[0] in CONTROL_AFTER_GENERATE:
+                values.pop(0)
+        if (linked := source(entry["link"])) is not None:
+            inputs[entry["name"]] = linked
+        elif "widget" in entry and entry["name"] != "upload":
+            inputs[entry["name"]] = value
+    assert not values, f"{node['type']}: values {values} belong to no widget"
+    return {"class_type": node["type"], "inputs": inputs}
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -82,3 +111,29 @@ def test_every_workflow_has_a_thumbnail_and_notes(name):
 
 def test_nothing_else_lies_in_the_template_folder():
     assert sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json")) == WORKFLOWS
+
+
+@pytest.mark.parametrize("name", ["paper_doll", "training_free_sd15"])
+def test_a_blueprint_is_what_a_workflow_has_in_it(name):
+    """The one node that the editor's search offers, and the one in the template, are the same."""
+    subgraph, = load(f"{name}.json")["definitions"]["subgraphs"]
+    blueprint = json.loads((ROOT / "subgraphs" / f"{subgraph['name']}.json").read_text())
+    node, = blueprint["nodes"]
+    assert blueprint["definitions"]["subgraphs"] == [subgraph] and node["type"] == subgraph["id"]
+    assert not [entry for entry in node["inputs"] if entry["link"] is not None]
+    slots = [entry["label"] for entry in node["inputs"] if entry["type"] == "P2W_PART"]
+    assert {*slots} == {"Face", "Hair", "Top", "Trousers", "Shoes", "One more part"}
+    assert blueprint["extra"]["BlueprintDescription"] == subgraph["description"]
+    words = "reference face mask character consistency identity person ip-adapter outfit clothes try-on 衣服 人物 换装 参考"
+    assert {*words.split()} <= {*blueprint["extra"]["BlueprintSearchAliases"]}
+
+
+@pytest.mark.parametrize("name", [name for name in WORKFLOWS if not name.startswith("edit_")])
+def test_the_app_names_controls_that_there_are(name):
+    workflow = load(f"{name}.json")
+    nodes = {str(node["id"]): node for node in workflow["nodes"]}
+    app = workflow["extra"]
+    assert app["linearMode"] is False, "the graph comes first"
+    assert app["linearData"]["outputs"] and {*app["linearData"]["outputs"]} <= {*nodes}
+    for node, widget in app["linearData"]["inputs"]:
+        assert widget in [entry["widget"]["name"] for entry in nodes[node]["inputs"] if "widget" in entry]
