@@ -48,8 +48,10 @@ bench: ## what references cost, as ratios; options by ARGS, see docs/performance
 full-size: ## the whole workflow at the release's size with random weights: 13 GB of memory (it fails above 20), 6 GB of disk, some patience
 	@$(call in_host) "$$PYTHON" bench/full_size.py
 
+FIGURES ?= paper_dolls
+
 evaluate: ## what the paper-doll model can do, as a table and a plot; other checkpoints by ARGS, see docs/training.md
-	@$(call in_host,$(training)) "$$PYTHON" -m training.paper_dolls.evaluate $(ARGS)
+	@$(call in_host,$(training)) "$$PYTHON" -m training.$(FIGURES).evaluate $(ARGS)
 
 train-paper-doll: ## train the model in models/paper_doll again, from its VAE: two and a half hours on two cores
 	@echo "Three parts into output/paper_doll, _2 and _3; each encodes 2400 figures first (some minutes), and goes on where it was broken off."

@@ -9,9 +9,9 @@ from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 
 from training.config import TrainConfig, load_config
+from training.dolls import drawer
 from training.model import Parts2Whole, encode_batch
 from training.networks import build_networks, save_networks
-from training.paper_dolls import drawer
 from training.paper_dolls.evaluate import evaluate
 from training.paper_dolls.pairs import HEIGHT, WIDTH, Pair, PaperDolls
 from training.paper_dolls.rows import CONDITIONS

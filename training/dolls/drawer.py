@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from harness.host import call_node
@@ -9,7 +11,7 @@ from harness.host import call_node
 from ..dataset import ReferencePicture
 from .figure import random_wear
 from .measure import change, seen
-from .pairs import HEIGHT, WIDTH, Pair
+from .pairs import Pair
 from .rows import CONDITIONS, HELD_OUT_SEED, Condition, labels_of
 
 STEPS, GUIDANCE = 20, 2.0
@@ -26,15 +28,15 @@ class Drawer:
         self.loaded = dict(zip(names, call_node("Parts2WholeLoader", checkpoint=checkpoint)))
 
     def draw(self, pair: Pair, references: list[ReferencePicture], condition: Condition, seed: int) -> np.ndarray:
-        """[H, W, 3] uint8"""
-        call, loaded = call_node, self.loaded
+        """[H, W, 3] uint8. pair: of these figures, or of the paper dolls'"""
+        call, loaded, width, height = call_node, self.loaded, pair.view.width, pair.view.height
         (model,) = call("Parts2WholeApplyPose", model=loaded["model"], pose_guider=loaded["pose_guider"], image=_image(pair.pose),
                         strength=1.0, start_percent=0.0, end_percent=1.0)
         if references and (condition.parts or condition.images):
             parts = {
                 f"part{i}": call(
                     "Parts2WholeMakePart", image=_image(reference.image), label=reference.label if condition.labels else NO_LABEL,
-                    mask=_image(reference.mask) if condition.masks else torch.ones(1, HEIGHT, WIDTH),
+                    mask=_image(reference.mask) if condition.masks else torch.ones(1, height, width),
                 )[0]
                 for i, reference in enumerate(references)
             }
@@ -44,14 +46,15 @@ class Drawer:
                                 clip_vision=loaded["clip_vision"], parts=labelled, strength=1.0)
             if condition.parts:
                 (appearance,) = call("Parts2WholeEncodeAppearance", appearance_encoder=loaded["appearance_encoder"],
-                                     vae=loaded["vae"], parts=labelled, width=WIDTH, height=HEIGHT)
+                                     vae=loaded["vae"], parts=labelled, width=width, height=height)
                 (model,) = call("Parts2WholeApply", model=model, appearance=appearance, mask_mode=condition.mask_mode, strength=1.0,
                                 start_percent=0.0, end_percent=1.0)
         (positive,), (negative,) = (call("CLIPTextEncode", clip=loaded["clip"], text=text) for text in (pair.doll.caption, ""))
         (sigmas,) = call("Parts2WholeSigmas", model=model, steps=STEPS, denoise=1.0)
         (sampler,) = call("KSamplerSelect", sampler_name="ddim")
+        (empty,) = call("EmptyLatentImage", width=width, height=height, batch_size=1)
         latent, _ = call("SamplerCustom", model=model, add_noise=True, noise_seed=seed, cfg=GUIDANCE, positive=positive,
-                         negative=negative, sampler=sampler, sigmas=sigmas, latent_image=self._empty())
+                         negative=negative, sampler=sampler, sigmas=sigmas, latent_image=empty)
         (picture,) = call("VAEDecode", vae=loaded["vae"], samples=latent)
         return _pixels(picture)
 
@@ -59,17 +62,14 @@ class Drawer:
         (latent,) = call_node("VAEEncode", vae=self.loaded["vae"], pixels=_image(image))
         return _pixels(call_node("VAEDecode", vae=self.loaded["vae"], samples=latent)[0])
 
-    def _empty(self):
-        return call_node("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)[0]
 
-
-def swap_locality(drawer: Drawer, pairs: list[Pair]) -> float:
+def swap_locality(drawer: Drawer, pairs: list[Pair], random_wear: Callable = random_wear) -> float:
     """How much more a part's own region changes than the rest of the figure, when its reference is swapped.
 
     The other part has the same shape, so that the regions are the same. A ratio of mean CIEDE2000, over all figures.
     """
     own, rest = [], []
-    condition = CONDITIONS[2]
+    (condition,) = (each for each in CONDITIONS if each.name == "3 references")
     for i, pair in enumerate(pairs):
         labels = labels_of(pair, 3)
         swapped = labels[i % len(labels)]

@@ -1,6 +1,6 @@
 """Measures what a checkpoint of the dolls can do, through the ComfyUI nodes, on figures that it was not trained on.
 
-    make evaluate
+    make evaluate FIGURES=dolls ARGS="--models training --checkpoint half_trained"
 
 prints a table and writes it as JSON and as a plot. With folders of pictures it computes the paper's metrics instead: see
 `training.image_metrics`.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,11 @@ from .figure import LABELS
 from .measure import Measured
 from .pairs import Pair
 from .rows import CONDITIONS, HELD_OUT_SEED, Condition, figures, labels_of, measure_mean_colour, measure_parts
+
+TITLES = {
+    "colour": "part colour error (CIEDE2000)", "pattern": "pattern accuracy", "pose": "pose overlap (IoU)",
+    "features": "eyes and mouths",
+}
 
 
 def evaluate(drawer: Drawer, count: int, swaps: int) -> dict:
@@ -73,25 +79,25 @@ def plot(result: dict, path: Path):
 
     rows = result["rows"]
     names = list(rows)
-    figure, axes = plt.subplots(1, 4, figsize=(15, 0.32 * len(names) + 1.2), sharey=True, layout="constrained")
-    titles = {
-        "colour": "part colour error (CIEDE2000)", "pattern": "pattern accuracy", "pose": "pose overlap (IoU)",
-        "features": "eyes and mouths",
-    }
-    for axis, (key, title) in zip(axes, titles.items()):
+    keys = [key for key in TITLES if key in rows[names[0]]]
+    figure, axes = plt.subplots(
+        1, len(keys), figsize=(3 + 3 * len(keys), 0.32 * len(names) + 1.2), sharey=True, layout="constrained"
+    )
+    for axis, key in zip(axes, keys):
         ours = ["references" in name or name == "1 reference" for name in names]
         values = [rows[name][key] for name in names]
         bars = axis.barh(names, [value or 0 for value in values], color=["#2f6db3" if own else "#b9c3cf" for own in ours])
         digits = 1 if key == "colour" else 2
         axis.bar_label(bars, ["" if value is None else f"{value:.{digits}f}" for value in values], padding=2, fontsize=8)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(TITLES[key], fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.12)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=110)
 
 
-def main():
+def main(evaluate: Callable[[Drawer, int, int], dict] = evaluate):
+    """evaluate: given what draws, and how many figures and swaps; returns what `plot` takes, and more"""
     parser = argparse.ArgumentParser(description="Measures a checkpoint of the dolls through the ComfyUI nodes.")
     parser.add_argument("--checkpoint", default="paper_doll", help="a folder under models/parts2whole, or the pack's own")
     parser.add_argument("--models", type=Path, help="another folder to look for checkpoints in")

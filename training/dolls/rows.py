@@ -55,9 +55,9 @@ CONDITIONS = (
 )
 
 
-def figures(count: int, wears_all: bool) -> list[Pair]:
-    """Held-out pairs. wears_all: those with all six parts, under an open coat"""
-    pairs = (Pair(HELD_OUT_SEED, i) for i in range(100 * count))
+def figures(count: int, wears_all: bool, kind: type = Pair) -> list[Pair]:
+    """Held-out pairs. wears_all: those with all six parts, under an open coat; kind: of these figures, or of the paper dolls'"""
+    pairs = (kind(HELD_OUT_SEED, i) for i in range(100 * count))
     return [pair for pair, _ in zip((p for p in pairs if (len(p.doll.wears) == len(LABELS)) or not wears_all), range(count))]
 
 
@@ -70,7 +70,7 @@ def measure_parts(pairs: list[Pair], count: int, draw: Callable[[Pair], np.ndarr
     return measure(pairs, draw, lambda pair: labels_of(pair, count))
 
 
-def mean_colours() -> dict[str, np.ndarray]:
+def mean_colours(random_doll: Callable = random_doll) -> dict[str, np.ndarray]:
     """The mean first colour of each part over many figures: a guess without having seen it."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     dolls = [random_doll(rng) for _ in range(2000)]

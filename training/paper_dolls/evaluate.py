@@ -8,20 +8,14 @@ prints a table and writes it as JSON and as a plot. With folders of pictures it 
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from pathlib import Path
-
 import numpy as np
-import torch
-from harness.host import start_host
 
-from ..image_metrics import add_arguments, measure_folders
-from .drawer import GUIDANCE, STEPS, Drawer, swap_locality
-from .figure import LABELS
+from ..dolls.drawer import GUIDANCE, STEPS, Drawer, swap_locality
+from ..dolls.evaluate import main
+from ..dolls.rows import HELD_OUT_SEED, Condition, labels_of
+from .figure import random_wear
 from .pairs import Pair
-from .rows import CONDITIONS, HELD_OUT_SEED, Condition, Measured, figures, labels_of, measure, measure_mean_colour
+from .rows import CONDITIONS, Measured, figures, measure, measure_mean_colour
 
 
 def evaluate(drawer: Drawer, count: int, swaps: int) -> dict:
@@ -35,7 +29,7 @@ def evaluate(drawer: Drawer, count: int, swaps: int) -> dict:
 
     print(f"{'':36}{'colour':>8}{'pattern':>10}{'pose':>8}{'n':>6}")
     for condition in CONDITIONS:
-        chosen = all_six if condition.references == len(LABELS) else pairs
+        chosen = all_six if condition.six else pairs
 
         def draw(pair: Pair, condition: Condition = condition) -> np.ndarray:
             references = [pair.reference(label) for label in labels_of(pair, condition.references)]
@@ -45,7 +39,7 @@ def evaluate(drawer: Drawer, count: int, swaps: int) -> dict:
     report("mean colour", measure_mean_colour(pairs, 3))
     report("the true picture", measure(pairs, 3, lambda pair: pair.drawing.image))
     report("the true picture through the VAE", measure(pairs, 3, lambda pair: drawer.through_vae(pair.drawing.image)))
-    locality = swap_locality(drawer, pairs[:swaps])
+    locality = swap_locality(drawer, pairs[:swaps], random_wear)
     print(f"Swapping one reference changes its own region {locality:.1f} times as much as the rest of the figure.")
     three = rows["3 references"]
     goals = {
@@ -60,51 +54,5 @@ def evaluate(drawer: Drawer, count: int, swaps: int) -> dict:
     return {"rows": rows, "goals": goals, "steps": STEPS, "guidance": GUIDANCE, "seed": HELD_OUT_SEED}
 
 
-def plot(result: dict, path: Path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = result["rows"]
-    names = list(rows)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 0.32 * len(names) + 1.2), sharey=True, layout="constrained")
-    titles = {"colour": "part colour error (CIEDE2000)", "pattern": "pattern accuracy", "pose": "pose overlap (IoU)"}
-    for axis, (key, title) in zip(axes, titles.items()):
-        ours = ["references" in name or name == "1 reference" for name in names]
-        values = [rows[name][key] for name in names]
-        bars = axis.barh(names, [value or 0 for value in values], color=["#2f6db3" if own else "#b9c3cf" for own in ours])
-        digits = 1 if key == "colour" else 2
-        axis.bar_label(bars, ["" if value is None else f"{value:.{digits}f}" for value in values], padding=2, fontsize=8)
-        axis.set_title(title, fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.margins(x=0.12)
-    axes[0].invert_yaxis()
-    figure.savefig(path, dpi=110)
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Measures a paper-doll checkpoint through the ComfyUI nodes.")
-    parser.add_argument("--checkpoint", default="paper_doll", help="a folder under models/parts2whole, or the pack's own")
-    parser.add_argument("--models", type=Path, help="another folder to look for checkpoints in")
-    parser.add_argument("--figures", type=int, default=40)
-    parser.add_argument("--swaps", type=int, default=24)
-    parser.add_argument("--output", type=Path, default=Path("output/evaluation"))
-    add_arguments(parser)
-    arguments = parser.parse_args()
-    if arguments.generated:
-        for name, value in measure_folders(arguments).items():
-            print(f"{name:20}{value:10.4f}")
-        return
-    start_host(cpu=not torch.cuda.is_available(), pytorch_attention=True, models=arguments.models)
-    began = time.monotonic()
-    with torch.inference_mode():
-        result = evaluate(Drawer(arguments.checkpoint), arguments.figures, arguments.swaps)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
-    plot(result, arguments.output / "evaluation.png")
-    print(f"{time.monotonic() - began:.0f} s; table and plot: {arguments.output}")
-
-
 if __name__ == "__main__":
-    main()
+    main(evaluate)

@@ -9,14 +9,12 @@ import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ..dolls.measure import colour_error, find_figure, overlap, seen
-from .figure import FACE, HAIR, LABELS, LOWER, PATTERNS, SHOES, UPPER, WHOLE, random_doll
+from ..dolls.rows import CONDITIONS as ALL_CONDITIONS
+from ..dolls.rows import figures as held_out
+from ..dolls.rows import labels_of, mean_colours
+from .figure import PATTERNS, random_doll
 from .measure import PATTERNED, SMALLEST_PATTERN, SMALLEST_REGION, find_pattern, palette
 from .pairs import Pair
-
-# Never trained on: training takes its figures from other seeds.
-HELD_OUT_SEED = 1_000_003
-# In this order references are added, as far as the figure wears them.
-ORDER = (UPPER, WHOLE, LOWER, HAIR, FACE, SHOES)
 
 
 class Measured(NamedTuple):
@@ -32,46 +30,12 @@ class Measured(NamedTuple):
     figures: int
 
 
-class Condition(NamedTuple):
-    """A row of the table: how many references, and what is left out or done otherwise."""
-
-    name: str
-    references: int
-    parts: bool = True
-    images: bool = True
-    mask_mode: str = "zero"
-    masks: bool = True
-    labels: bool = True
-
-    @property
-    def measured(self) -> int:
-        """How many parts are looked at, in ORDER."""
-        return self.references or 3
-
-
-CONDITIONS = (
-    Condition("1 reference", 1),
-    Condition("2 references", 2),
-    Condition("3 references", 3),
-    Condition("4 references", 4),
-    Condition("6 references, other figures", 6),
-    Condition("prompt only", 0, parts=False, images=False),
-    Condition("3, whole pictures for masks", 3, masks=False),
-    Condition("3, without labels", 3, labels=False),
-    Condition("3, image tokens only", 3, parts=False),
-    Condition("3, without image tokens", 3, images=False),
-    Condition("3, mask mode drop", 3, mask_mode="drop"),
-)
+# These draw no more of a face than its colour.
+CONDITIONS = tuple(condition for condition in ALL_CONDITIONS if condition.name != "all references")
 
 
 def figures(count: int, wears_all: bool) -> list[Pair]:
-    """Held-out pairs. wears_all: those with all six parts, under an open coat"""
-    pairs = (Pair(HELD_OUT_SEED, i) for i in range(100 * count))
-    return [pair for pair, _ in zip((p for p in pairs if (len(p.doll.wears) == len(LABELS)) or not wears_all), range(count))]
-
-
-def labels_of(pair: Pair, count: int) -> list[str]:
-    return [label for label in ORDER if label in pair.doll.wears][:count]
+    return held_out(count, wears_all, Pair)
 
 
 def measure(pairs: list[Pair], count: int, draw: Callable[[Pair], np.ndarray]) -> Measured:
@@ -88,15 +52,8 @@ def measure(pairs: list[Pair], count: int, draw: Callable[[Pair], np.ndarray]) -
     return Measured(float(np.mean(colours)), float(np.mean(patterns)), float(np.mean(poses)), len(pairs))
 
 
-def mean_colours() -> dict[str, np.ndarray]:
-    """The mean first colour of each part over many figures: a guess without having seen it."""
-    rng = np.random.default_rng(HELD_OUT_SEED)
-    dolls = [random_doll(rng) for _ in range(2000)]
-    return {label: np.mean([doll.wears[label].colours[0] for doll in dolls if label in doll.wears], 0) for label in LABELS}
-
-
 def measure_mean_colour(pairs: list[Pair], count: int) -> Measured:
-    guesses = mean_colours()
+    guesses = mean_colours(random_doll)
     errors, patterns = [], []
     for pair in pairs:
         regions = pair.drawing.regions

@@ -12,45 +12,51 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
 from training.config import TrainConfig, VaeConfig, load_config
+from training.dolls import rows as dolls
+from training.dolls.evaluate import TITLES, plot
+from training.dolls.rows import HELD_OUT_SEED, labels_of
 from training.image_metrics import add_arguments, find_pairs, measure_folders, similarity
-from training.paper_dolls.evaluate import plot
-from training.paper_dolls.rows import CONDITIONS, HELD_OUT_SEED, figures, labels_of, measure, measure_mean_colour
+from training.paper_dolls import rows as paper_dolls
 
 CONFIGS = ROOT / "training" / "configs"
 
 
 def test_figures_are_held_out():
-    for path in {*CONFIGS.glob("paper_doll*.yaml")} - {*CONFIGS.glob("*_common.yaml")}:
+    for path in {*CONFIGS.glob("*doll*.yaml")} - {*CONFIGS.glob("*_common.yaml")}:
         config = load_config(VaeConfig if "vae" in path.stem else TrainConfig, path)
         assert config.data.seed != HELD_OUT_SEED
 
 
 def test_true_pictures_measure_well_and_others_do_not():
-    pairs = figures(6, wears_all=False)
-    true = measure(pairs, 3, lambda pair: pair.drawing.image)
+    pairs = paper_dolls.figures(6, wears_all=False)
+    true = paper_dolls.measure(pairs, 3, lambda pair: pair.drawing.image)
     assert true.colour < 2 and true.pattern == 1 and true.pose > 0.95 and true.figures == 6
-    wrong = measure(pairs, 3, lambda pair: pairs[(pairs.index(pair) + 1) % 6].drawing.image)
+    wrong = paper_dolls.measure(pairs, 3, lambda pair: pairs[(pairs.index(pair) + 1) % 6].drawing.image)
     assert wrong.colour > 15 and wrong.pattern < 0.8 and wrong.pose < 0.8
-    guess = measure_mean_colour(pairs, 3)
+    guess = paper_dolls.measure_mean_colour(pairs, 3)
     assert 15 < guess.colour < 50 and guess.pattern < 0.6
 
 
-def test_references_are_added_in_a_fixed_order():
-    for pair in figures(6, wears_all=True):
+@pytest.mark.parametrize("rows", [dolls, paper_dolls], ids=["dolls", "paper dolls"])
+def test_references_are_added_in_a_fixed_order(rows):
+    for pair in rows.figures(6, wears_all=True):
         assert len(pair.doll.wears) == len(labels_of(pair, 6)) == 6
         assert labels_of(pair, 2) == labels_of(pair, 6)[:2]
 
 
-def test_the_plot_shows_every_row(tmp_path):
+@pytest.mark.parametrize(
+    "rows, measures", [(dolls, [*TITLES]), (paper_dolls, ["colour", "pattern", "pose"])], ids=["dolls", "paper dolls"]
+)
+def test_the_plot_shows_every_row(tmp_path, rows, measures):
     """As an SVG, whose comments are the texts."""
-    rows = {
-        condition.name: {"colour": 11.1 + i, "pattern": 0.31 + i / 100, "pose": 0.61 + i / 100, "figures": 2}
-        for i, condition in enumerate(CONDITIONS)
+    drawn = {
+        condition.name: {key: (11.1 if key == "colour" else 0.1 * column) + i / 100 for column, key in enumerate(measures, 1)}
+        for i, condition in enumerate(rows.CONDITIONS)
     }
-    plot({"rows": rows}, tmp_path / "plot.svg")
+    plot({"rows": drawn}, tmp_path / "plot.svg")
     texts = [text.strip() for text in re.findall("<!--(.*?)-->", (tmp_path / "plot.svg").read_text())]
-    for name, row in rows.items():
-        shown = name, f"{row['colour']:.1f}", f"{row['pattern']:.2f}", f"{row['pose']:.2f}"
+    for name, row in drawn.items():
+        shown = [name, *(f"{value:.1f}" if key == "colour" else f"{value:.2f}" for key, value in row.items())]
         assert all(texts.count(text) >= 1 for text in shown), shown
 
 
