@@ -187,11 +187,34 @@ def test_models_that_take_no_references_are_refused(checkpoint):
         run("Parts2WholeApplyReferences", model=checkpoint.model)
 
 
-def test_edit_models_whose_references_stand_elsewhere_are_refused():
-    config = {"image_model": "joyimage", "hidden_size": 32, "num_attention_heads": 2, "text_dim": 12, "num_layers": 1}
-    if hasattr(comfy.supported_models, "JoyImage"):  # in newer ComfyUIs
-        model = build("JoyImage", config)
-        with pytest.raises(ValueError, match="The MODEL is a JoyImageTransformer3DModel.*use its own nodes, without masks"):
+HIDREAM = {
+    "text_config_overrides": {
+        "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 16,
+    },
+    "vision_config_overrides": {
+        "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "depth": 1, "num_position_embeddings": 16,
+    },
+}
+
+
+@pytest.mark.parametrize("name, config", [
+    ("JoyImage", {"image_model": "joyimage", "hidden_size": 32, "num_attention_heads": 2, "text_dim": 12, "num_layers": 1}),
+    ("Lumina2", {
+        "image_model": "lumina2", "dim": 32, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2, "cap_feat_dim": 12,
+        "axes_dims": [4, 6, 6],
+    }),
+    ("Omnigen2", {
+        "image_model": "omnigen2", "hidden_size": 32, "num_layers": 1, "num_refiner_layers": 1, "num_attention_heads": 2,
+        "num_kv_heads": 1, "text_feat_dim": 12,
+    }),
+    ("HiDreamO1", {"image_model": "hidream_o1", **HIDREAM}),
+])
+def test_edit_models_whose_references_stand_elsewhere_are_refused(name, config):
+    if hasattr(comfy.supported_models, name):  # in newer ComfyUIs
+        model = build(name, config)
+        network = type(model.model.diffusion_model).__name__
+        with pytest.raises(ValueError, match=f"The MODEL is a {network}.*use its own nodes, without masks"):
             run("Parts2WholeApplyReferences", model=model)
 
 
