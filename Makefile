@@ -10,7 +10,7 @@ tested = $(training) ray pyarrow filelock
 # About half of what the tests take.
 half = tests/server tests/training
 
-.PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll train-doll-vae train-doll
+.PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,26 +48,16 @@ bench: ## what references cost, as ratios; options by ARGS, see docs/performance
 full-size: ## the whole workflow at the release's size with random weights: 13 GB of memory (it fails above 20), 6 GB of disk, some patience
 	@$(call in_host) "$$PYTHON" bench/full_size.py
 
-FIGURES ?= paper_dolls
-
 evaluate: ## what the paper-doll model can do, as a table and a plot; other checkpoints by ARGS, see docs/training.md
-	@$(call in_host,$(training)) "$$PYTHON" -m training.$(FIGURES).evaluate $(ARGS)
-
-train-paper-doll: ## train the model in models/paper_doll again, from its VAE: two and a half hours on two cores
-	@echo "Three parts into output/paper_doll, _2 and _3; each encodes 2400 figures first (some minutes), and goes on where it was broken off."
-	@$(call in_host,$(training)) "$$PYTHON" -m training.train training/configs/paper_doll.yaml && \
-	export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && for part in 2 3; do \
-		"$$PYTHON" -m torch.distributed.run --standalone --nproc_per_node 2 -m training.train training/configs/paper_doll_$$part.yaml \
-			|| exit 1; \
-	done
+	@$(call in_host,$(training)) "$$PYTHON" -m training.paper_dolls.evaluate $(ARGS)
 
 # Outside the checkout, so that a training goes on from another one.
 TRAINED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/parts2whole/training
+doll := $(TRAINED)/paper_doll
 
-train-doll-vae: ## train the VAE of the next doll on one core, on from where it was broken off; settings by ARGS
+train-paper-doll: ## train the model in models/paper_doll again, from nothing, on one core: some hours; settings of its last part by ARGS
+	@echo "Three parts into $(doll)_vae, $(doll) and $(doll)_2, each of which goes on where it was broken off."
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
-	"$$PYTHON" -m training.train_vae training/configs/doll_vae.yaml loop.output=$(TRAINED)/doll_vae $(ARGS)
-
-train-doll: ## train the next doll on one core, on from where it was broken off or from training/half_trained; settings by ARGS
-	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
-	"$$PYTHON" -m training.train training/configs/doll_2.yaml loop.output=$(TRAINED)/doll_2 $(ARGS)
+	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output=$(doll)_vae && \
+	"$$PYTHON" -m training.train training/configs/paper_doll.yaml loop.output=$(doll) pretrained=$(doll)_vae && \
+	"$$PYTHON" -m training.train training/configs/paper_doll_2.yaml loop.output=$(doll)_2 pretrained=$(doll)/checkpoint $(ARGS)

@@ -13,11 +13,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 @dataclass
 class DataConfig:
-    """Either rows on disk, or `dolls` or `paper_dolls` samples drawn from `seed`."""
+    """Either rows on disk, or `paper_dolls` samples drawn from `seed`."""
 
     rows: str | None = None
     structure: str = "densepose"
-    dolls: int = 0
     paper_dolls: int = 0
     seed: int = 0
     width: int = 512

@@ -104,14 +104,10 @@ def open_dataset(config: DataConfig):
     """raises: ValueError where the configuration names no data"""
     if config.rows:
         return PartsDataset(Path(config.rows), config.structure)
-    if config.dolls:
-        from .dolls.pairs import Dolls
-
-        return Dolls(config.dolls, config.seed, config.width, config.height)
     if config.paper_dolls:
         from .paper_dolls.pairs import PaperDolls
 
         return PaperDolls(config.paper_dolls, config.seed, config.width, config.height)
     raise ValueError(
-        "The configuration names no data: set data.rows to a jsonl file, or data.dolls or data.paper_dolls to a number of samples."
+        "The configuration names no data: set data.rows to a jsonl file, or data.paper_dolls to a number of samples."
     )

@@ -16,10 +16,9 @@ import pytest
 from aiohttp import web
 from harness.host import ROOT
 from PIL import Image
-
-from training.dolls.measure import colour_error, seen
 from training.paper_dolls.examples import FIGURE, FURTHER, SEED, file_name, save_part
-from training.paper_dolls.measure import SMALLEST_REGION, palette
+
+from training.paper_dolls.measure import SMALLEST_REGION, colour_error, palette, seen
 from training.paper_dolls.pairs import Pair
 
 API, GRID = (json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text()) for name in ("paper_doll", "outfit_grid"))

@@ -9,9 +9,9 @@ from harness.host import ROOT
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
 
 from training.config import TrainConfig, load_config
-from training.dolls import drawer
 from training.model import Parts2Whole, encode_batch
 from training.networks import build_networks, save_networks
+from training.paper_dolls import drawer
 from training.paper_dolls.evaluate import evaluate
 from training.paper_dolls.pairs import HEIGHT, WIDTH, Pair, PaperDolls
 from training.paper_dolls.rows import CONDITIONS
@@ -104,6 +104,7 @@ def test_every_condition_of_the_evaluation_draws(monkeypatch, capsys):
     pictures = keeping.pictures
     assert set(pictures) == {condition.name for condition in CONDITIONS}
     assert all(picture.shape == (HEIGHT, WIDTH, 3) for picture in pictures.values())
+    assert np.array_equal(pictures.pop("all references"), pictures["4 references"]), "this figure wears four parts"
     assert len({picture.tobytes() for picture in pictures.values()}) == len(pictures)
     assert set(result["rows"]) >= {*pictures, "mean colour", "the true picture"}
     assert result["rows"]["the true picture"]["colour"] < result["rows"]["3 references"]["colour"]

@@ -59,7 +59,7 @@ def test_a_missing_part_of_a_folder_is_named(asked, tmp_path):
 
 
 def test_a_missing_vae_to_go_on_with_is_named(asked, tmp_path, monkeypatch):
-    arguments = [str(CONFIGS / "paper_doll_vae_2.yaml"), "start=someone/vae", f"loop.output={tmp_path}"]
+    arguments = [str(CONFIGS / "paper_doll_vae.yaml"), "start=someone/vae", f"loop.output={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["train_vae", *arguments])
     with pytest.raises(FileNotFoundError, match="correct `start` in the configuration"):
         train_vae.main()

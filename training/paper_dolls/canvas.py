@@ -1,100 +1,135 @@
-"""The surface that a paper doll is drawn on: filled shapes in figure lengths, laid over each other by their coverage.
+"""Lays shapes over each other in a picture, and keeps account of which part each pixel shows.
 
-Shapes are polygons and discs of Pillow at SUPERSAMPLE times the size.
+Shapes are polygons in figure lengths; Pillow fills them at SUPERSAMPLE times the size, and they cover by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .figure import Background, Colour, Point, View
+from .body import Frame, Point, View
+from .figure import Background, Colour, Wear
 from .pattern import pattern_amount
 
-SUPERSAMPLE = 3
-Colours = tuple[Colour, Colour]
+SUPERSAMPLE = 4
+Polygon = np.ndarray  # [N, 2]
+_TURN = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+_ROUND = np.stack([np.cos(_TURN), np.sin(_TURN)], -1)
 
 
-class Drawing(NamedTuple):
-    """image: [H, W, 3] uint8; regions: for each part how much of a pixel it covers, [H, W] in 0..1; figure: the same of all"""
+class Fabric(NamedTuple):
+    """A garment's pattern, anchored on the body."""
 
-    image: np.ndarray
-    regions: dict[str, np.ndarray]
-    figure: np.ndarray
+    wear: Wear
+    frame: Frame
 
 
 class Canvas:
-    """A background, and what is laid over it. labels: of the parts whose regions are kept"""
-
-    def __init__(self, view: View, background: Background, labels):
-        self.view = view
-        self.y, self.x = np.mgrid[: view.height, : view.width].astype(np.float32) + 0.5
+    def __init__(self, view: View, labels: list[str], background: Background, skin: Colour):
+        self.view, self.labels, self.skin = view, labels, skin
+        y, x = np.mgrid[: view.height, : view.width].astype(np.float32) + 0.5
+        self.x, self.y = x, y
+        frame = Frame(np.zeros(2), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+        # [3, H, W]
+        self.image = np.empty((3, view.height, view.width), np.float32)
         pattern = {"plain": "plain", "striped": "stripes", "dotted": "dots"}[background.pattern]
-        self.image = np.empty((view.height, view.width, 3), np.float32)
-        self.image[:] = self._colours(np.s_[:, :], pattern, background.colours, np.zeros(2), np.array([0.0, 1.0]))
-        self.figure = np.zeros((view.height, view.width), np.float32)
-        self.regions = {label: np.zeros((view.height, view.width), np.float32) for label in labels}
+        self.image[:] = self._colours(np.s_[:, :, :], Fabric(Wear("", pattern, background.colours), frame))
+        # How much of each pixel each part covers, [P + 1, H, W]; the last is the whole figure.
+        self.cover = np.zeros((len(labels) + 1, view.height, view.width), np.float32)
 
-    def lay(self, label: str | None, draw: Callable[[Brush], None], colour: Colour | Callable[[tuple[slice, slice]], np.ndarray]):
-        """Lays a shape of a part, or of bare skin, over what is there. colour: where it is patterned, a function of the place"""
-        mask = Image.new("L", (self.view.width * SUPERSAMPLE, self.view.height * SUPERSAMPLE))
-        draw(Brush(mask, self.view))
-        box = mask.getbbox()
-        if box is None:
+    def lay(self, label: str | None, shapes: list[Polygon], paint: Colour | Fabric, opacity: float = 1.0, figure: bool = True):
+        """Lays the union of some shapes, of a part or of bare skin, over what is there.
+
+        opacity: below 1 for a tint, which belongs to what is under it; figure: False for what lies on the ground
+        """
+        where, alpha = rasterize(self.view, shapes)
+        if where is None:
             return
-        left, top, right, bottom = (*(n // SUPERSAMPLE for n in box[:2]), *(-(-n // SUPERSAMPLE) for n in box[2:]))
-        mask = mask.crop((left * SUPERSAMPLE, top * SUPERSAMPLE, right * SUPERSAMPLE, bottom * SUPERSAMPLE)).reduce(SUPERSAMPLE)
-        alpha = np.asarray(mask, np.float32) / 255
-        where = np.s_[top:bottom, left:right]
-        colours = colour(where) if callable(colour) else np.asarray(colour, np.float32)
-        self.image[where] += alpha[..., None] * (colours - self.image[where])
-        self.figure[where] += alpha * (1 - self.figure[where])
-        for name, region in self.regions.items():
-            region[where] += alpha * ((name == label) - region[where])
+        colours = self._colours(where, paint) if isinstance(paint, Fabric) else _flat(paint)
+        self.image[where] += opacity * alpha * (colours - self.image[where])
+        if figure and opacity == 1:
+            self.cover[where] *= 1 - alpha
+            self.cover[-1][where[1:]] += alpha
+            if label:
+                self.cover[self.labels.index(label)][where[1:]] += alpha
 
-    def lay_patterned(
-        self, label: str, draw: Callable[[Brush], None], pattern: str, colours: Colours, anchor: Point, down: Point
-    ):
-        """Lays a shape with a pattern that begins at `anchor` and runs along `down`."""
-        self.lay(label, draw, lambda where: self._colours(where, pattern, colours, anchor, down))
+    def shade(self, shapes: list[Polygon], amount: float, move: tuple[float, float] = (0.0, 0.0)):
+        """Darkens the figure, and only it, under some shapes."""
+        where, alpha = rasterize(self.view, [np.asarray(shape) + move for shape in shapes])
+        if where is not None:
+            self.image[where] *= 1 - amount * alpha * self.cover[-1][where[1:]]
 
-    def finish(self) -> Drawing:
-        return Drawing((self.image * 255).round().clip(0, 255).astype(np.uint8), self.regions, self.figure)
-
-    def _colours(self, where: tuple[slice, slice], pattern: str, colours: Colours, anchor: Point, down: Point) -> np.ndarray:
-        """A pattern at the given place of the picture. [h, w, 3], or [3] for one colour"""
-        first, second = (np.asarray(colour, np.float32) for colour in colours)
-        if pattern == "plain":
+    def _colours(self, where: tuple[slice, ...], fabric: Fabric) -> np.ndarray:
+        """A pattern at the given place of the picture. [3, h, w], or [3, 1, 1] for one colour"""
+        wear, frame = fabric
+        first, second = (_flat(colour) for colour in wear.colours)
+        if wear.pattern == "plain":
             return first
-        amount = pattern_amount(pattern, self.x[where], self.y[where], self.view, anchor, down)
-        return first + amount[..., None].astype(np.float32) * (second - first)
+        amount = pattern_amount(wear.pattern, self.x[where[1:]], self.y[where[1:]], self.view, frame)
+        return first + amount.astype(np.float32) * (second - first)
 
 
-class Brush:
-    """Fills shapes in a mask, at SUPERSAMPLE times the view's size. Points and lengths are those of the figure."""
+def rasterize(view: View, shapes: list[Polygon]) -> tuple[tuple[slice, ...] | None, np.ndarray | None]:
+    """Where some shapes lie in a [C, H, W] picture, and how much of each pixel there they cover, [h, w]; None where outside."""
+    shapes = [view.offset + view.scale * np.asarray(shape) for shape in shapes]
+    points = np.concatenate(shapes)
+    low = np.maximum(np.floor(points.min(0)).astype(int), 0)
+    high = np.minimum(np.ceil(points.max(0)).astype(int) + 1, (view.width, view.height))
+    if (high <= low).any():
+        return None, None
+    mask = Image.new("L", tuple(int(n) for n in SUPERSAMPLE * (high - low)))
+    draw = ImageDraw.Draw(mask)
+    for shape in shapes:
+        draw.polygon((SUPERSAMPLE * (shape - low)).ravel().tolist(), fill=255)
+    alpha = np.asarray(mask.reduce(SUPERSAMPLE), np.float32) / 255
+    return np.s_[:, low[1] : high[1], low[0] : high[0]], alpha
 
-    def __init__(self, mask: Image.Image, view: View):
-        self.draw, self.view = ImageDraw.Draw(mask), view
 
-    def polygon(self, points: list[Point]):
-        self.draw.polygon([self._pixel(point) for point in points], fill=255)
+def _flat(colour: Colour) -> np.ndarray:
+    return np.array(colour, np.float32)[:, None, None]
 
-    def disc(self, centre: Point, radius: float):
-        (x, y), r = self._pixel(centre), SUPERSAMPLE * self.view.scale * radius
-        self.draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
 
-    def tube(self, path: list[Point], start: float, end: float):
-        """A limb: round at its joints, thinner towards its end. start, end: its radii there"""
-        radii = np.linspace(start, end, len(path))
-        for a, b, ra, rb in zip(path, path[1:], radii, radii[1:]):
-            axis = (b - a) / (np.hypot(*(b - a)) + 1e-9)
-            side = np.array([axis[1], -axis[0]])
-            self.polygon([a + ra * side, b + rb * side, b - rb * side, a - ra * side])
-        for point, radius in zip(path, radii):
-            self.disc(point, radius)
+def ellipse(frame: Frame, x: float, y: float, width: float, height: float | None = None, turn: float = 0.0) -> Polygon:
+    """Half width and half height; `turn` in radians, clockwise."""
+    a, b = width * _ROUND[:, 0], (width if height is None else height) * _ROUND[:, 1]
+    return frame.at(x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn))
 
-    def _pixel(self, point: Point) -> tuple[float, float]:
-        return tuple(SUPERSAMPLE * (self.view.offset + self.view.scale * point))
+
+def disc(centre: Point, radius: float) -> Polygon:
+    return centre + radius * _ROUND
+
+
+def tube(path: list[Point] | np.ndarray, start: float, end: float, flat: bool = False) -> list[Polygon]:
+    """A limb or a line: round at its joints, from one half width to another. flat: cut off at its end, as a sleeve is"""
+    radii = np.linspace(start, end, len(path))
+    shapes = [disc(point, radius) for point, radius in zip(path, radii)]
+    if flat:
+        shapes.pop()
+    for a, b, ra, rb in zip(path, path[1:], radii, radii[1:]):
+        axis = (b - a) / (math.hypot(*(b - a)) + 1e-9)
+        side = np.array([axis[1], -axis[0]])
+        shapes.append(np.array([a + ra * side, b + rb * side, b - rb * side, a - ra * side]))
+    return shapes
+
+
+def band(path: list[Point], at: float, length: float, width: float) -> Polygon:
+    """A strip across a limb that ends at `at` of its segments; length along it, half width across it."""
+    end = partial(path, at)
+    axis = end[-1] - end[-2]
+    axis = axis / (np.hypot(*axis) + 1e-9)
+    side = np.array([axis[1], -axis[0]])
+    far, near = end[-1] + 0.3 * length * axis, end[-1] - 0.7 * length * axis
+    return np.array([far + width * side, near + width * side, near - width * side, far - width * side])
+
+
+def partial(path: list[Point], reach: float) -> list[Point]:
+    """The first `reach` segments of a path."""
+    whole = int(min(reach, len(path) - 1))
+    points = path[: whole + 1]
+    if reach > whole and whole + 1 < len(path):
+        points = [*points, path[whole] + (reach - whole) * (path[whole + 1] - path[whole])]
+    return points

@@ -1,11 +1,7 @@
-"""A paper doll: a figure with a pose, a body shape and clothes, all drawn from one random generator.
-
-Lengths are fractions of the figure's height. x grows to the right, y downwards, and the ground is at y = 1.
-"""
+"""A paper doll: a body, what it wears and a background, all drawn from one random generator."""
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,28 +12,44 @@ import numpy as np
 
 from pictures.part import LABELS
 
+from .body import Body, random_body
+
 FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
-PATTERNS = ("plain", "stripes", "checks", "dots")
+PATTERNS = ("plain", "stripes", "checks", "dots", "diagonals", "zigzag")
+HEADWEAR = ("a cap", "a beanie", "a hat")
 SHAPES = {
-    FACE: ("face",),
-    HAIR: ("short hair", "long hair", "curly hair", "a cap", "a beanie"),
+    FACE: ("smile", "open smile", "glasses"),
+    HAIR: ("short hair", "long hair", "curly hair", "a bun", *HEADWEAR),
     UPPER: ("a t-shirt", "a long-sleeved shirt", "a tank top"),
     LOWER: ("trousers", "shorts", "a skirt"),
     WHOLE: ("a short dress", "a long dress", "an open coat"),
     SHOES: ("low shoes", "boots"),
 }
-MOUTH = (0.75, 0.25, 0.25)
 # Light colours, which a caption can name.
 BACKGROUNDS = {
-    "white": (0.96, 0.96, 0.95), "grey": (0.74, 0.75, 0.77), "pink": (0.98, 0.80, 0.85), "yellow": (0.98, 0.93, 0.67),
-    "green": (0.75, 0.91, 0.73), "blue": (0.70, 0.84, 0.97), "purple": (0.84, 0.76, 0.95), "orange": (0.99, 0.83, 0.64),
+    "white": (0.96, 0.96, 0.95), "grey": (0.80, 0.81, 0.83), "pink": (0.97, 0.78, 0.85), "yellow": (0.99, 0.92, 0.62),
+    "green": (0.80, 0.92, 0.77), "blue": (0.75, 0.87, 0.97), "purple": (0.86, 0.80, 0.95), "turquoise": (0.70, 0.91, 0.88),
 }
 BACKGROUND_PATTERNS = ("plain", "striped", "dotted")
 # The clothes' colours keep away from the background's, and the two of a pattern from each other, in RGB.
 BACKGROUND_CONTRAST, PATTERN_CONTRAST = 0.30, 0.50
+# Of those who have hair, most have one of these.
+HAIR_COLOURS = (
+    (0.16, 0.12, 0.11), (0.35, 0.21, 0.13), (0.58, 0.30, 0.14), (0.80, 0.58, 0.27), (0.72, 0.36, 0.18), (0.50, 0.48, 0.48),
+)
+SKINS = ((1.0, 0.88, 0.78), (0.97, 0.77, 0.61), (0.84, 0.60, 0.43), (0.66, 0.43, 0.29), (0.45, 0.28, 0.19))
+EYE_COLOURS = ((0.20, 0.45, 0.75), (0.20, 0.52, 0.32), (0.47, 0.27, 0.13), (0.30, 0.20, 0.16))
+# What clothes are dyed in, more or less.
+COLOURS = (
+    (0.85, 0.22, 0.24), (0.93, 0.42, 0.32), (0.95, 0.58, 0.22), (0.97, 0.77, 0.26), (0.62, 0.72, 0.26), (0.28, 0.60, 0.36),
+    (0.14, 0.42, 0.33), (0.18, 0.60, 0.60), (0.32, 0.66, 0.85), (0.18, 0.42, 0.72), (0.14, 0.22, 0.44), (0.40, 0.33, 0.68),
+    (0.62, 0.36, 0.66), (0.88, 0.36, 0.56), (0.58, 0.14, 0.26), (0.48, 0.30, 0.20), (0.76, 0.58, 0.40), (0.16, 0.16, 0.20),
+    (0.42, 0.45, 0.50), (0.97, 0.96, 0.93),
+)
+PATTERN_SHARES = (0.25, 0.15, 0.15, 0.15, 0.15, 0.15)
+BROWN, ROSE, LIPS, WHITE = (0.22, 0.14, 0.11), (0.96, 0.42, 0.42), (0.78, 0.22, 0.26), (0.99, 0.99, 0.97)
 
 Colour = tuple[float, float, float]
-Point = np.ndarray
 
 
 class Wear(NamedTuple):
@@ -52,6 +64,28 @@ class Wear(NamedTuple):
     pattern: str
     colours: tuple[Colour, Colour]
 
+    @property
+    def trim(self) -> Colour:
+        """The colour of collars, hems, belts and bands."""
+        return self.colours[1] if self.pattern != "plain" else shade(self.colours[0])
+
+    @property
+    def belt(self) -> Colour:
+        return shade(self.colours[0], 0.5)
+
+    @property
+    def line(self) -> Colour:
+        """The colour of folds, seams and strands."""
+        return shade(self.colours[0], 0.22)
+
+    @property
+    def button(self) -> Colour:
+        return self.colours[1] if self.pattern != "plain" else WHITE
+
+    @property
+    def sole(self) -> Colour:
+        return (0.97, 0.96, 0.93) if light(self.colours[0]) < 0.8 else shade(self.colours[0])
+
 
 @dataclass(frozen=True)
 class Background:
@@ -60,45 +94,9 @@ class Background:
 
     @property
     def colours(self) -> tuple[Colour, Colour]:
+        """The second is that of the pattern, and of the shadow on the ground."""
         colour = BACKGROUNDS[self.name]
-        return colour, tuple(0.9 * value for value in colour) if self.pattern != "plain" else colour
-
-
-@dataclass(frozen=True)
-class Body:
-    """Joints [2], and half widths of the limbs."""
-
-    joints: dict[str, Point]
-    head: float
-    neck: float
-    shoulder: float
-    waist: float
-    hip: float
-    arm: float
-    leg: float
-
-    @property
-    def down(self) -> Point:
-        """The direction of the spine, from the neck to the hip, of length 1."""
-        spine = self.joints["hip"] - self.joints["neck"]
-        return spine / np.hypot(*spine)
-
-    def path(self, side: str, *names: str) -> list[Point]:
-        return [self.joints[f"{side} {name}"] for name in names]
-
-    def foot(self, side: str) -> tuple[Point, Point]:
-        """Ankle and toe."""
-        ankle = self.joints[f"{side} ankle"]
-        return ankle, ankle + np.array([0.04 * (1 if side == "left" else -1), 0.03])
-
-
-class View(NamedTuple):
-    """Where the figure stands in a picture: pixel = offset + scale * point."""
-
-    width: int
-    height: int
-    scale: float
-    offset: Point
+        return colour, tuple(0.92 * value for value in colour)
 
 
 @dataclass(frozen=True)
@@ -132,66 +130,43 @@ def random_doll(rng: np.random.Generator, fixed: Mapping[str, Wear] = MappingPro
 
 
 def random_wear(rng: np.random.Generator, label: str, background: Background, shape: str | None = None) -> Wear:
-    shape = shape or str(rng.choice(SHAPES[label]))
+    shape = str(shape or rng.choice(SHAPES[label]))
     if label == FACE:
-        skin = _mix((0.99, 0.86, 0.74), (0.33, 0.20, 0.14), rng.uniform())
-        eyes = _mix((0.15, 0.30, 0.60), (0.20, 0.10, 0.05), rng.uniform())
-        return Wear(shape, "plain", (skin, eyes))
+        tone = rng.uniform(0, len(SKINS) - 1)
+        skin = mix(SKINS[int(tone)], SKINS[int(tone) + 1], tone % 1)
+        return Wear(shape, "plain", (skin, EYE_COLOURS[rng.integers(len(EYE_COLOURS))]))
     avoid = background.colours
-    first = _random_colour(rng, avoid, BACKGROUND_CONTRAST)
-    patterned = label in (UPPER, LOWER, WHOLE)
-    pattern = str(rng.choice(PATTERNS)) if patterned else "plain"
-    second = first if pattern == "plain" else _random_colour(rng, avoid, BACKGROUND_CONTRAST, first)
-    return Wear(shape, pattern, (first, second))
+    hair = _near(rng, HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))], 0.05)
+    if label == HAIR and shape not in HEADWEAR and rng.uniform() < 0.75:
+        return Wear(shape, "plain", (hair, hair))
+    first = _random_colour(rng, avoid)
+    if label == HAIR:
+        return Wear(shape, "plain", (first, hair if shape in HEADWEAR else first))
+    pattern = str(rng.choice(PATTERNS, p=PATTERN_SHARES)) if label in (UPPER, LOWER, WHOLE) else "plain"
+    return Wear(shape, pattern, (first, first if pattern == "plain" else _random_colour(rng, avoid, first)))
 
 
-def random_body(rng: np.random.Generator) -> Body:
-    def angle(low: float, high: float) -> float:
-        return math.radians(rng.uniform(low, high))
-
-    def down(from_: Point, length: float, turn: float) -> Point:
-        """`turn` in radians from straight down, positive to the right."""
-        return from_ + length * np.array([math.sin(turn), math.cos(turn)])
-
-    broad = rng.uniform(0.85, 1.2)
-    lean = angle(-6, 6)
-    hip = np.array([0.0, 0.53])
-    neck = down(hip, -0.31, lean)
-    head = down(neck, -0.115, lean + angle(-8, 8))
-    across = np.array([math.cos(lean), -math.sin(lean)])
-    shoulder, hips = 0.098 * broad, 0.058 * rng.uniform(0.9, 1.25)
-    joints = {"hip": hip, "neck": neck, "head": head}
-    for side, sign in (("right", -1), ("left", 1)):  # the figure looks at us: its right is our left
-        joints[f"{side} shoulder"] = neck + 0.035 * (hip - neck) / 0.31 + sign * shoulder * across
-        raise_ = angle(8, 75) if rng.uniform() < 0.8 else angle(75, 150)
-        joints[f"{side} elbow"] = down(joints[f"{side} shoulder"], 0.155, sign * raise_)
-        joints[f"{side} wrist"] = down(joints[f"{side} elbow"], 0.145, sign * (raise_ + angle(-15, 60)))
-        joints[f"{side} hip"] = hip + sign * hips * across
-        spread = angle(0, 20)
-        joints[f"{side} knee"] = down(joints[f"{side} hip"], 0.225, sign * spread)
-        joints[f"{side} ankle"] = down(joints[f"{side} knee"], 0.205, sign * (spread - angle(0, 18)))
-    return Body(
-        joints,
-        head=0.062 * rng.uniform(0.92, 1.12),
-        neck=0.026,
-        shoulder=shoulder,
-        waist=0.074 * broad * rng.uniform(0.9, 1.1),
-        hip=hips + 0.034,
-        arm=0.027 * rng.uniform(0.85, 1.2),
-        leg=0.040 * rng.uniform(0.85, 1.15),
-    )
-
-
-def _random_colour(
-    rng: np.random.Generator, avoid: tuple[Colour, ...], contrast: float, partner: Colour | None = None
-) -> Colour:
+def _random_colour(rng: np.random.Generator, avoid: tuple[Colour, ...], partner: Colour | None = None) -> Colour:
     while True:
-        colour = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform() ** 0.6, rng.uniform(0.12, 1.0))
-        if all(math.dist(colour, other) >= contrast for other in avoid) and (
+        colour = _near(rng, COLOURS[rng.integers(len(COLOURS))], 0.07)
+        if all(math.dist(colour, other) >= BACKGROUND_CONTRAST for other in avoid) and (
             partner is None or math.dist(colour, partner) >= PATTERN_CONTRAST
         ):
             return colour
 
 
-def _mix(a: Colour, b: Colour, t: float) -> Colour:
+def _near(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+    return tuple(float(value) for value in np.clip(np.add(colour, rng.uniform(-spread, spread, 3)), 0, 1))
+
+
+def mix(a: Colour, b: Colour, t: float) -> Colour:
     return tuple(float((1 - t) * x + t * y) for x, y in zip(a, b))
+
+
+def light(colour: Colour) -> float:
+    return 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2]
+
+
+def shade(colour: Colour, amount: float = 0.35) -> Colour:
+    """A colour for details on a plain part: darker, or lighter where it is dark already."""
+    return mix(colour, (0.08, 0.06, 0.10) if light(colour) > 0.3 else (1.0, 0.98, 0.94), amount)

@@ -1,4 +1,4 @@
-"""A procedural dataset: pairs of a paper doll and reference pictures of what it wears, on other dolls.
+"""A procedural dataset: pairs of a doll and reference pictures of what it wears, on other dolls.
 
     python -m training.paper_dolls.pairs FOLDER --count 1000 --seed 0
 
@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from ..dataset import ReferencePicture, Sample
-from ..dolls.pose import draw_pose
-from .canvas import Drawing
-from .draw import draw_doll
-from .figure import Doll, View, Wear, random_doll
+from .body import View
+from .draw import Drawing, draw_doll
+from .figure import Doll, Wear, random_doll
+from .pose import draw_pose
 
-WIDTH, HEIGHT = 128, 192
+WIDTH, HEIGHT = 256, 384
 
 
 class Pair:
@@ -151,7 +151,7 @@ def _save(image: Image.Image, path: Path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Writes a dataset of paper dolls.")
+    parser = argparse.ArgumentParser(description="Writes a dataset of dolls.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

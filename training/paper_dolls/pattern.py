@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from .figure import Point, View
+from .body import Frame, View
 
-PATTERN_PERIOD = 0.12  # of the figure's height
+PATTERN_PERIOD = 0.085  # of the figure's height
 
 
-def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, anchor: Point, down: Point) -> np.ndarray:
+def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, frame: Frame) -> np.ndarray:
     """How much of its second colour a pattern shows at the given pixels, in 0..1.
 
-    anchor: where the pattern begins, in figure lengths; down: its direction
+    frame: where on the figure the pattern begins, and its direction
     """
     period = PATTERN_PERIOD * view.scale
-    origin = view.offset + view.scale * anchor
+    origin = view.offset + view.scale * frame.origin
     x, y = (x - origin[0]) / period, (y - origin[1]) / period
-    along, across = x * down[0] + y * down[1], x * down[1] - y * down[0]
+    across, along = x * frame.right[0] + y * frame.right[1], x * frame.down[0] + y * frame.down[1]
 
     def edge(distance: np.ndarray) -> np.ndarray:
         """Coverage by the second colour, from the distance to its edge in periods."""
@@ -28,6 +28,11 @@ def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, ancho
     if pattern == "checks":
         a, b = edge(_wave(along)), edge(_wave(across))
         return a * (1 - b) + b * (1 - a)
+    if pattern == "diagonals":
+        return edge(_wave((along + across) * 0.5**0.5))
+    if pattern == "zigzag":
+        turns = 0.8 * np.abs(across - np.floor(across) - 0.5)
+        return edge(_wave(along + turns) * 0.53)
     return edge(0.32 - np.hypot(along - np.round(along), across - np.round(across)))
 
 

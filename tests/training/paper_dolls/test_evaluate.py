@@ -12,46 +12,40 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
 from training.config import TrainConfig, VaeConfig, load_config
-from training.dolls import rows as dolls
-from training.dolls.evaluate import TITLES, plot
-from training.dolls.rows import HELD_OUT_SEED, labels_of
 from training.image_metrics import add_arguments, find_pairs, measure_folders, similarity
-from training.paper_dolls import rows as paper_dolls
+from training.paper_dolls.evaluate import TITLES, plot
+from training.paper_dolls.rows import CONDITIONS, HELD_OUT_SEED, figures, labels_of, measure_mean_colour, measure_parts
 
 CONFIGS = ROOT / "training" / "configs"
 
 
 def test_figures_are_held_out():
-    for path in {*CONFIGS.glob("*doll*.yaml")} - {*CONFIGS.glob("*_common.yaml")}:
+    for path in {*CONFIGS.glob("paper_doll*.yaml")} - {*CONFIGS.glob("*_common.yaml")}:
         config = load_config(VaeConfig if "vae" in path.stem else TrainConfig, path)
         assert config.data.seed != HELD_OUT_SEED
 
 
 def test_true_pictures_measure_well_and_others_do_not():
-    pairs = paper_dolls.figures(6, wears_all=False)
-    true = paper_dolls.measure(pairs, 3, lambda pair: pair.drawing.image)
+    pairs = figures(6, wears_all=False)
+    true = measure_parts(pairs, 3, lambda pair: pair.drawing.image)
     assert true.colour < 2 and true.pattern == 1 and true.pose > 0.95 and true.figures == 6
-    wrong = paper_dolls.measure(pairs, 3, lambda pair: pairs[(pairs.index(pair) + 1) % 6].drawing.image)
+    wrong = measure_parts(pairs, 3, lambda pair: pairs[(pairs.index(pair) + 1) % 6].drawing.image)
     assert wrong.colour > 15 and wrong.pattern < 0.8 and wrong.pose < 0.8
-    guess = paper_dolls.measure_mean_colour(pairs, 3)
+    guess = measure_mean_colour(pairs, 3)
     assert 15 < guess.colour < 50 and guess.pattern < 0.6
 
 
-@pytest.mark.parametrize("rows", [dolls, paper_dolls], ids=["dolls", "paper dolls"])
-def test_references_are_added_in_a_fixed_order(rows):
-    for pair in rows.figures(6, wears_all=True):
+def test_references_are_added_in_a_fixed_order():
+    for pair in figures(6, wears_all=True):
         assert len(pair.doll.wears) == len(labels_of(pair, 6)) == 6
         assert labels_of(pair, 2) == labels_of(pair, 6)[:2]
 
 
-@pytest.mark.parametrize(
-    "rows, measures", [(dolls, [*TITLES]), (paper_dolls, ["colour", "pattern", "pose"])], ids=["dolls", "paper dolls"]
-)
-def test_the_plot_shows_every_row(tmp_path, rows, measures):
+def test_the_plot_shows_every_row(tmp_path):
     """As an SVG, whose comments are the texts."""
     drawn = {
-        condition.name: {key: (11.1 if key == "colour" else 0.1 * column) + i / 100 for column, key in enumerate(measures, 1)}
-        for i, condition in enumerate(rows.CONDITIONS)
+        condition.name: {key: (11.1 if key == "colour" else 0.1 * column) + i / 100 for column, key in enumerate(TITLES, 1)}
+        for i, condition in enumerate(CONDITIONS)
     }
     plot({"rows": drawn}, tmp_path / "plot.svg")
     texts = [text.strip() for text in re.findall("<!--(.*?)-->", (tmp_path / "plot.svg").read_text())]

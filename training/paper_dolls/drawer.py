@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from harness.host import call_node
@@ -28,7 +26,7 @@ class Drawer:
         self.loaded = dict(zip(names, call_node("Parts2WholeLoader", checkpoint=checkpoint)))
 
     def draw(self, pair: Pair, references: list[ReferencePicture], condition: Condition, seed: int) -> np.ndarray:
-        """[H, W, 3] uint8. pair: of these figures, or of the paper dolls'"""
+        """[H, W, 3] uint8"""
         call, loaded, width, height = call_node, self.loaded, pair.view.width, pair.view.height
         (model,) = call("Parts2WholeApplyPose", model=loaded["model"], pose_guider=loaded["pose_guider"], image=_image(pair.pose),
                         strength=1.0, start_percent=0.0, end_percent=1.0)
@@ -63,7 +61,7 @@ class Drawer:
         return _pixels(call_node("VAEDecode", vae=self.loaded["vae"], samples=latent)[0])
 
 
-def swap_locality(drawer: Drawer, pairs: list[Pair], random_wear: Callable = random_wear) -> float:
+def swap_locality(drawer: Drawer, pairs: list[Pair]) -> float:
     """How much more a part's own region changes than the rest of the figure, when its reference is swapped.
 
     The other part has the same shape, so that the regions are the same. A ratio of mean CIEDE2000, over all figures.

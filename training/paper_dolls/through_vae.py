@@ -1,6 +1,6 @@
 """What a VAE leaves of the dolls: the most that a model with it can reach.
 
-    python -m training.dolls.through_vae FOLDER
+    python -m training.paper_dolls.through_vae FOLDER
 
 measures held-out figures as they are drawn and as they come out of the VAE, and writes some of them above each other.
 """

@@ -7,13 +7,13 @@ from diffusers.models.resnet import ResnetBlock2D
 from harness.host import ROOT
 
 from training.config import VaeConfig, load_config
-from training.dolls.pairs import Pair
+from training.paper_dolls.pairs import Pair
 from training.train_vae import VaeLoss
 from training.vae_start import new_vae
 
 pytest_plugins = ["harness.toy_fixtures"]
 
-CONFIG = ROOT / "training" / "configs" / "doll_vae.yaml"
+CONFIG = ROOT / "training" / "configs" / "paper_doll_vae.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from parts2whole.attention.patch.host.unet import block_depths
 
 from training.config import TrainConfig, VaeConfig, load_config
 from training.dataset import open_dataset
-from training.dolls.pairs import Pair
 from training.model import Parts2Whole, encode_batch
 from training.networks import build_networks, save_networks
+from training.paper_dolls.pairs import Pair
 from training.preview import sample_latents
 from training.train import Encoded, Step, collate
 from training.train_vae import save_vae
@@ -21,13 +21,13 @@ from training.vae_start import new_vae
 
 CONFIGS = ROOT / "training" / "configs"
 SEED, WIDTH, HEIGHT = 3, 64, 96
-SMALL = ("data.dolls=2", f"data.seed={SEED}", f"data.width={WIDTH}", f"data.height={HEIGHT}")
+SMALL = ("data.paper_dolls=2", f"data.seed={SEED}", f"data.width={WIDTH}", f"data.height={HEIGHT}")
 
 
 @pytest.fixture(scope="module")
 def vae_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
-    config = load_config(VaeConfig, CONFIGS / "doll_vae.yaml", list(SMALL))
+    config = load_config(VaeConfig, CONFIGS / "paper_doll_vae.yaml", list(SMALL))
     torch.manual_seed(0)
     save_vae(new_vae(**config.model), open_dataset(config.data), folder)
     return folder
@@ -35,7 +35,7 @@ def vae_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def diffusers_side(vae_folder):
-    config = load_config(TrainConfig, CONFIGS / "doll.yaml", [
+    config = load_config(TrainConfig, CONFIGS / "paper_doll.yaml", [
         *SMALL, "data.cache_latents=false", "data.cut_out=0", f"pretrained={vae_folder}",
         f"new.tokenizer={ROOT / 'tests' / 'golden' / 'checkpoint' / 'tokenizer'}",
     ])

@@ -8,8 +8,8 @@ import pytest
 
 from training.config import DataConfig
 from training.dataset import PartsDataset, open_dataset
-from training.dolls.figure import FACE, HEADWEAR, LABELS, PATTERNS, SHAPES
-from training.dolls.measure import (
+from training.paper_dolls.figure import FACE, HEADWEAR, LABELS, PATTERNS, SHAPES
+from training.paper_dolls.measure import (
     PATTERNED,
     SMALLEST_PATTERN,
     SMALLEST_REGION,
@@ -22,7 +22,7 @@ from training.dolls.measure import (
     palette,
     seen,
 )
-from training.dolls.pairs import Dolls, Pair, write
+from training.paper_dolls.pairs import Pair, PaperDolls, write
 
 PAIRS = [Pair(7, i) for i in range(8)]
 
@@ -39,7 +39,7 @@ def parts(drawings):
 
 
 def test_everything_depends_on_seed_and_index_alone():
-    a, b = Dolls(4, seed=3)[2], Dolls(9, seed=3)[2]
+    a, b = PaperDolls(4, seed=3)[2], PaperDolls(9, seed=3)[2]
     assert a.caption == b.caption
     assert a.target.size == (256, 384)
     for one, other in ((a.target, b.target), (a.pose, b.pose), (a.references[0].image, b.references[0].image)):
@@ -49,8 +49,8 @@ def test_everything_depends_on_seed_and_index_alone():
 
 
 def test_the_configuration_names_them_and_they_end():
-    dolls = open_dataset(DataConfig(dolls=4, seed=3, width=256, height=384))
-    assert isinstance(dolls, Dolls) and len(dolls) == 4
+    dolls = open_dataset(DataConfig(paper_dolls=4, seed=3, width=256, height=384))
+    assert isinstance(dolls, PaperDolls) and len(dolls) == 4
     with pytest.raises(IndexError):
         dolls[4]
 
@@ -151,7 +151,7 @@ def test_the_pose_is_raw_iuv():
 
 
 def test_written_and_read_again(tmp_path):
-    dolls = Dolls(2, seed=5)
+    dolls = PaperDolls(2, seed=5)
     write(dolls, tmp_path)
     row = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
     assert row["target_id"] != row["reference_id"]
