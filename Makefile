@@ -56,8 +56,9 @@ TRAINED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/parts2whole/training
 doll := $(TRAINED)/paper_doll
 
 train-paper-doll: ## train the model in models/paper_doll again, from nothing, on one core: some hours; settings of its last part by ARGS
-	@echo "Three parts into $(doll)_vae, $(doll) and $(doll)_2, each of which goes on where it was broken off."
+	@echo "Four parts into $(doll)_vae, $(doll), $(doll)_2 and $(doll)_3, each of which goes on where it was broken off."
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
 	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output=$(doll)_vae && \
 	"$$PYTHON" -m training.train training/configs/paper_doll.yaml loop.output=$(doll) pretrained=$(doll)_vae && \
-	"$$PYTHON" -m training.train training/configs/paper_doll_2.yaml loop.output=$(doll)_2 pretrained=$(doll)/checkpoint $(ARGS)
+	"$$PYTHON" -m training.train training/configs/paper_doll_2.yaml loop.output=$(doll)_2 pretrained=$(doll)/checkpoint && \
+	"$$PYTHON" -m training.train training/configs/paper_doll_3.yaml loop.output=$(doll)_3 pretrained=$(doll)_2/checkpoint $(ARGS)
