@@ -8,7 +8,7 @@ training = diffusers accelerate omegaconf skimage
 tested = $(training) ray pyarrow filelock
 
 # About half of what the tests take.
-half = tests/server tests/training
+half = tests/server tests/training tests/encoders
 
 .PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll train-doll-vae train-doll
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from harness.host import GOLDEN, ROOT, load_core_nodes, start_host
 
-start_host(cpu=os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu")
+start_host(cpu=os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu", pytorch_attention=True)
 load_core_nodes(
     "nodes_cfg", "nodes_differential_diffusion", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_model_advanced",
     "nodes_model_downscale", "nodes_model_merging", "nodes_pag", "nodes_perpneg", "nodes_sag", "nodes_tomesd",
