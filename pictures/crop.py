@@ -86,9 +86,33 @@ def cut(pictures: torch.Tensor, box: Box) -> tuple[torch.Tensor, Box]:
     return pictures[:, y:y + h, x:x + w], Box((left - x) / w, (top - y) / h, (right - x) / w, (bottom - y) / h)
 
 
-def resize_box(pictures: torch.Tensor, width: int, height: int, box: Box, resampling: Image.Resampling) -> torch.Tensor:
-    """The box of each picture, whose sides may run through pixels: [B, H, W] -> [B, height, width], float32, on the CPU"""
+def lanczos_of(pictures: torch.Tensor, box: Box, width: int, height: int) -> torch.Tensor:
+    """The box of each picture by Pillow's Lanczos filter, as the host's, but of a box whose sides may run through pixels.
+
+    pictures: [B, H, W] in 0..1
+    returns: [B, height, width] in 0..1, float32, on the CPU
+    """
     h, w = pictures.shape[1:]
     sides = tuple(float(side) for side in (box.left * w, box.top * h, box.right * w, box.bottom * h))
     planes = [Image.fromarray(picture) for picture in pictures.cpu().float().numpy()]
-    return torch.from_numpy(np.stack([np.array(plane.resize((width, height), resampling, box=sides)) for plane in planes]))
+    resized = [np.array(plane.resize((width, height), Image.Resampling.LANCZOS, box=sides)) for plane in planes]
+    return torch.from_numpy(np.stack(resized)).clamp(0.0, 1.0)
+
+
+def means_of(masks: torch.Tensor, box: Box, width: int, height: int) -> torch.Tensor:
+    """The box of each mask, whose sides may run through pixels: each value is the mean of what it covers.
+
+    masks: [B, H, W]
+    returns: [B, height, width]
+    """
+    rows = _shares(box.top, box.bottom, masks.shape[1], height).to(masks)
+    columns = _shares(box.left, box.right, masks.shape[2], width).to(masks)
+    return rows @ masks @ columns.mT
+
+
+def _shares(begin: float | Fraction, end: float | Fraction, pixels: int, count: int) -> torch.Tensor:
+    """How much of each of `count` pieces between begin and end, fractions of a side, lies in each of its pixels: [count, pixels]"""
+    edges = torch.tensor([float((begin + (end - begin) * Fraction(i, count)) * pixels) for i in range(count + 1)]).double()
+    pixel = torch.arange(pixels).double()
+    shares = (torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)).clamp_min(0.0)
+    return shares / shares.sum(1, keepdim=True)

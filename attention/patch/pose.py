@@ -6,9 +6,8 @@ import comfy.utils
 import torch
 import torch.nn as nn
 from einops import rearrange
-from PIL import Image
 
-from ...pictures.crop import WHOLE, Box, resize_box
+from ...pictures.crop import WHOLE, Box, lanczos_of
 from .batch import Batch
 from .carried import Carried
 
@@ -28,8 +27,7 @@ def encode_pose(
     if crop == WHOLE:
         picture = comfy.utils.common_upscale(image, width, height, "lanczos", "disabled")
     else:  # its sides run through pixels, which the host's resizing does not know
-        planes = resize_box(image.flatten(0, 1), width, height, crop, Image.Resampling.LANCZOS)
-        picture = planes.clamp(0.0, 1.0).unflatten(0, image.shape[:2])
+        picture = lanczos_of(image.flatten(0, 1), crop, width, height).unflatten(0, image.shape[:2])
     return guider(picture.to(device, torch.float32))
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from ...pictures.crop import WHOLE, Box, resize_box
+from ...pictures.crop import WHOLE, Box, means_of
 from .applied import Applied
 from .batch import Sampled
 from .carried import Carried
@@ -58,7 +57,7 @@ class Run(Carried):
         def resize() -> torch.Tensor:
             if crop == WHOLE:
                 return F.adaptive_avg_pool2d(region[number][None, None], size).to(device)
-            return resize_box(region[number:number + 1], size[1], size[0], crop, Image.Resampling.BOX)[None].to(device)
+            return means_of(region[number:number + 1], crop, size[1], size[0])[None].to(device)
 
         return self.keep(("region", region, number, size, device, crop), (), resize)
 
