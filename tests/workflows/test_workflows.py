@@ -8,7 +8,7 @@ import nodes as host_nodes
 import pytest
 from harness.host import ROOT, load_core_nodes
 
-load_core_nodes("nodes_edit_model", "nodes_flux", "nodes_primitive", "nodes_qwen", "nodes_sd3")
+load_core_nodes("nodes_context_windows", "nodes_edit_model", "nodes_flux", "nodes_primitive", "nodes_qwen", "nodes_sd3")
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 NOTES = ("Note", "MarkdownNote")
