@@ -79,7 +79,7 @@ class Run(Carried):
             self.warn(
                 f"the {what} was laid over a latent of {first[1]}x{first[0]} before and is now laid over {grid[1]}x{grid[0]}. If a "
                 "node samples crops of the picture, as tiled upscalers and face detailers do, every crop gets the whole of it: "
-                f"connect that node to a MODEL without this {what}."
+                f"connect that node to a MODEL without this {what}, or draw the crop with the MODEL of Crop for Detail."
             )
 
 
