@@ -8,7 +8,9 @@ from .nodes.apply_parts import Parts2WholeApply
 from .nodes.apply_pose import Parts2WholeApplyPose
 from .nodes.attribution import Parts2WholeRecordAttribution, Parts2WholeShowAttribution
 from .nodes.combine_appearances import Parts2WholeCombineAppearances
+from .nodes.crop_box import Parts2WholeCropBox
 from .nodes.describe_parts import Parts2WholeCutOut, Parts2WholeDescribeParts
+from .nodes.detail import Parts2WholeCropForDetail, Parts2WholePasteDetail
 from .nodes.encode_appearance import Parts2WholeEncodeAppearance
 from .nodes.encode_labels import Parts2WholeEncodeLabels
 from .nodes.levels import Parts2WholeLevels
@@ -59,6 +61,9 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeApply,
             Parts2WholeApplyPose,
             Parts2WholeApplyImageAttention,
+            Parts2WholeCropForDetail,
+            Parts2WholePasteDetail,
+            Parts2WholeCropBox,
             Parts2WholeModelAsEncoder,
             Parts2WholeDescribeParts,
             Parts2WholeCutOut,

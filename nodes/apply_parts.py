@@ -8,7 +8,7 @@ from ..attention.patch.applied import AppliedParts
 from ..attention.patch.apply import apply
 from ..pictures.part import require_finite
 from .node import Node
-from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, percent_inputs
+from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, crop_input, percent_inputs
 
 
 class Parts2WholeApply(Node):
@@ -41,13 +41,15 @@ class Parts2WholeApply(Node):
                 LevelsSocket.Input(
                     "levels", optional=True, tooltip="From Strength by Depth. Without it, the same strength at every depth."
                 ),
+                crop_input(),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
     def execute(
-        cls, model, appearance, mask_mode, strength, start_percent, end_percent, region=None, levels=(1.0,)
+        cls, model, appearance, mask_mode, strength, start_percent, end_percent, region=None, levels=(1.0,),
+        crop=None,
     ) -> io.NodeOutput:
         if region is not None:
             require_finite(region, "The region")
@@ -56,4 +58,4 @@ class Parts2WholeApply(Node):
                 labels = ", ".join(sorted({reference.label for reference in appearance.references}))
                 logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
         applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region, levels)
-        return io.NodeOutput(apply(model, applied))
+        return io.NodeOutput(apply(model, applied.cut(crop.box) if crop else applied))

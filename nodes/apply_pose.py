@@ -10,7 +10,7 @@ from ..encoders.pose_network import PoseNetwork
 from ..pictures.part import require_finite
 from ..pictures.pose_kind import COLOUR_MAPPED, IUV, pose_kind
 from .node import Node
-from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs
+from .sockets import CATEGORY, PoseGuiderSocket, crop_input, percent_inputs
 
 
 class Parts2WholeApplyPose(Node):
@@ -35,12 +35,13 @@ class Parts2WholeApplyPose(Node):
                     tooltip="Multiplies the pose features. 1 is as trained, 0 switches them off.",
                 ),
                 *percent_inputs(),
+                crop_input(),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, model, pose_guider, image, strength, start_percent, end_percent) -> io.NodeOutput:
+    def execute(cls, model, pose_guider, image, strength, start_percent, end_percent, crop=None) -> io.NodeOutput:
         if not isinstance(pose_guider.model, PoseNetwork):
             raise ValueError(
                 f"The POSE_GUIDER is a {type(pose_guider.model).__name__}: connect the output POSE_GUIDER of Load Parts2Whole."
@@ -53,4 +54,5 @@ class Parts2WholeApplyPose(Node):
                 "Parts2Whole: the pose picture is %s. The public release was trained with raw IUV DensePose (part index 0..24 in "
                 "blue) and will hardly follow it. %s", kind, mend,
             )
-        return io.NodeOutput(apply(model, AppliedPose(pose_guider, image, strength, start_percent, end_percent)))
+        applied = AppliedPose(pose_guider, image, strength, start_percent, end_percent)
+        return io.NodeOutput(apply(model, applied.cut(crop.box) if crop else applied))

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..attention.bank import Appearance
 from ..attention.patch.attribution import Attribution
 from ..encoders.appearance import AppearanceEncoder
+from ..pictures.crop import Crop
 from ..pictures.outfits import OutfitGrid
 from ..pictures.part import LABELS, LabelledPart, Part
 
@@ -25,6 +26,8 @@ GridSocket = io.Custom("P2W_GRID")
 GridSocket.Type = OutfitGrid
 LevelsSocket = io.Custom("P2W_LEVELS")
 LevelsSocket.Type = tuple[float, ...]
+CropSocket = io.Custom("P2W_CROP")
+CropSocket.Type = Crop
 # The host's patchers around encoders.pose_network.PoseNetwork and attention.image_attention.ImageAttention.
 PoseGuiderSocket = io.Custom("P2W_POSE_GUIDER")
 PoseGuiderSocket.Type = ModelPatcher
@@ -89,6 +92,24 @@ def frame_inputs() -> list[io.Input]:
             "whole picture, with white beside it. crop: as much as fits, with the part in the middle.",
         ),
     ]
+
+
+def box_inputs() -> list[io.Input]:
+    """A box of a picture, in pixels."""
+    return [
+        io.Int.Input("x", default=0, min=-16384, max=16384, tooltip="Left side of the box, in pixels of the picture."),
+        io.Int.Input("y", default=0, min=-16384, max=16384, tooltip="Upper side of the box, in pixels of the picture."),
+        io.Int.Input("width", default=0, min=0, max=16384, tooltip="Width of the box in pixels. 0: as far as the picture goes."),
+        io.Int.Input("height", default=0, min=0, max=16384, tooltip="Height of the box in pixels. 0: as far as the picture goes."),
+    ]
+
+
+def crop_input() -> io.Input:
+    """Of nodes whose picture or mask is laid over the result."""
+    return CropSocket.Input(
+        "crop", optional=True,
+        tooltip="From Crop Box or Crop for Detail: the MODEL draws this crop of the result and gets its piece. Without it, all.",
+    )
 
 
 def percent_inputs() -> list[io.Input]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .frame import Box, resize_bicubic
+from .crop import Box
+from .frame import resize_bicubic
 from .part import Part, mask_or_alpha
 
 # Of pixels: the side of a token in every edit model that is known here, so that the mask's tokens are those of the picture.

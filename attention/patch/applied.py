@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ...pictures.crop import WHOLE, Box, cut
 from ..bank import Appearance, BlockAddress
 from ..image_attention import KeysAndValues
 from .carried import Carried
@@ -24,6 +25,7 @@ class AppliedParts(Carried):
     start, end: part of the noise schedule in which they act, 0..1
     region: [B, H, W] in 0..1, of any size, where in the target they act; None: everywhere
     factors: of the strength by depth, how often the latent was halved, from 0 on; the last one holds for all greater depths
+    crop: what of the region the target shows
     """
 
     models: ClassVar[tuple[ModelPatcher, ...]] = ()
@@ -34,6 +36,7 @@ class AppliedParts(Carried):
     end: float
     region: torch.Tensor | None = None
     factors: tuple[float, ...] = (1.0,)
+    crop: Box = WHOLE
 
     def check(self, model: ModelPatcher):
         """raises: ValueError where a reference was encoded for another architecture than the MODEL's"""
@@ -53,16 +56,27 @@ class AppliedParts(Carried):
         """The weight of the references where the latent was halved so often."""
         return self.strength * self.factors[min(depth, len(self.factors) - 1)]
 
+    def cut(self, box: Box) -> AppliedParts:
+        """The same for a target that shows a crop. What the references look like does not depend on it."""
+        if self.region is None:
+            return self
+        region, crop = cut(self.region, box.within(self.crop))
+        return replace(self, region=region, crop=crop)
+
 
 @dataclass(frozen=True, eq=False)
 class AppliedPose(Carried):
-    """Pose pictures [B, H, W, C] in 0..1 for the pose guider; strength multiplies its features."""
+    """Pose pictures [B, H, W, C] in 0..1 for the pose guider; strength multiplies its features.
+
+    crop: what of the pictures the target shows
+    """
 
     guider: ModelPatcher
     image: torch.Tensor
     strength: float
     start: float
     end: float
+    crop: Box = WHOLE
 
     @property
     def models(self) -> tuple[ModelPatcher, ...]:
@@ -82,6 +96,11 @@ class AppliedPose(Carried):
     def idle(self) -> bool:
         """Whether it changes nothing."""
         return self.strength == 0 or self.start >= self.end
+
+    def cut(self, box: Box) -> AppliedPose:
+        """The same for a target that shows a crop."""
+        image, crop = cut(self.image, box.within(self.crop))
+        return replace(self, image=image, crop=crop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +127,10 @@ class AppliedImageAttention(Carried):
         """Whether it changes nothing."""
         return self.strength == 0
 
+    def cut(self, box: Box) -> AppliedImageAttention:
+        """It is tied to no place."""
+        return self
+
 
 Applied = AppliedParts | AppliedPose | AppliedImageAttention
 Kind = TypeVar("Kind", AppliedParts, AppliedPose, AppliedImageAttention)
@@ -127,6 +150,12 @@ class EverythingApplied(NamedTuple):
     def only(self, acts: Callable[[Applied], bool]) -> EverythingApplied:
         """What of it acts."""
         return EverythingApplied(tuple(applied for applied in self.every if acts(applied)))
+
+    def cut(self, box: Box) -> EverythingApplied:
+        """The same for a target that shows a crop of it, without what acts outside of the crop only."""
+        if box == WHOLE:
+            return self
+        return EverythingApplied(tuple(applied.cut(box) for applied in self.every)).only(lambda applied: not applied.idle)
 
     @property
     def timed(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ...pictures.crop import WHOLE, Box, means_of
 from .applied import Applied
 from .batch import Sampled
 from .carried import Carried
@@ -44,14 +45,21 @@ class Run(Carried):
         first, last = (self.keep(("sigma", percent), (), sampling.percent_to_sigma, percent) for percent in percents)
         return first >= sigma >= last
 
-    def region(self, region: torch.Tensor, device: torch.device, latent: int, size: tuple[int, int]) -> torch.Tensor:
-        """Of regions [B, H, W] in 0..1 that of a latent (h, w), [1, 1, h, w]; fewer regions than latents are used in turn."""
+    def region(
+        self, region: torch.Tensor, device: torch.device, latent: int, size: tuple[int, int], crop: Box = WHOLE
+    ) -> torch.Tensor:
+        """Of regions [B, H, W] in 0..1 that of a latent (h, w), [1, 1, h, w]; fewer regions than latents are used in turn.
+
+        crop: what of the regions the latent shows
+        """
         number = latent % len(region)
 
         def resize() -> torch.Tensor:
-            return F.adaptive_avg_pool2d(region[number][None, None], size).to(device)
+            if crop == WHOLE:
+                return F.adaptive_avg_pool2d(region[number][None, None], size).to(device)
+            return means_of(region[number:number + 1], crop, size[1], size[0])[None].to(device)
 
-        return self.keep(("region", region, number, size, device), (), resize)
+        return self.keep(("region", region, number, size, device, crop), (), resize)
 
     def warn(self, message: str):
         """Logs a message, once in a run."""
@@ -71,7 +79,7 @@ class Run(Carried):
             self.warn(
                 f"the {what} was laid over a latent of {first[1]}x{first[0]} before and is now laid over {grid[1]}x{grid[0]}. If a "
                 "node samples crops of the picture, as tiled upscalers and face detailers do, every crop gets the whole of it: "
-                f"connect that node to a MODEL without this {what}."
+                f"connect that node to a MODEL without this {what}, or draw the crop with the MODEL of Crop for Detail."
             )
 
 

@@ -104,7 +104,8 @@ def _share_references(
 ):
     model, run, where = call.model, call.run, (call.device, call.dtype)
     regions = tuple(
-        call.batch.spread(partial(run.region, applied.region, call.device)) for applied in parts if applied.region is not None
+        call.batch.spread(partial(run.region, applied.region, call.device, crop=applied.crop))
+        for applied in parts if applied.region is not None
     )
     depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)
     bias_as_mask = takes_mask(*where, regions, call.options)
@@ -152,7 +153,7 @@ def _pose_features(
     number = latent % len(applied.image)
 
     def encode() -> torch.Tensor:
-        features = encode_pose(guider, applied.image[number:number + 1], size, call.device)
+        features = encode_pose(guider, applied.image[number:number + 1], size, call.device, applied.crop)
         return (features * applied.strength).to(call.dtype)
 
     return call.run.keep(("pose", applied, guider, number, size, call.device, call.dtype), (), encode)

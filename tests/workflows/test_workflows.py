@@ -8,7 +8,7 @@ import nodes as host_nodes
 import pytest
 from harness.host import ROOT, load_core_nodes
 
-load_core_nodes("nodes_edit_model", "nodes_flux", "nodes_primitive", "nodes_qwen", "nodes_sd3")
+load_core_nodes("nodes_context_windows", "nodes_edit_model", "nodes_flux", "nodes_primitive", "nodes_qwen", "nodes_sd3")
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 NOTES = ("Note", "MarkdownNote")
@@ -113,14 +113,28 @@ def test_nothing_else_lies_in_the_template_folder():
     assert sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json")) == WORKFLOWS
 
 
-@pytest.mark.parametrize("name", ["paper_doll", "training_free_sd15"])
-def test_a_blueprint_is_what_a_workflow_has_in_it(name):
-    """The one node that the editor's search offers, and the one in the template, are the same."""
-    subgraph, = load(f"{name}.json")["definitions"]["subgraphs"]
+def blueprint_of(subgraph: dict) -> tuple[dict, dict]:
+    """The blueprint of a subgraph, and its node."""
     blueprint = json.loads((ROOT / "subgraphs" / f"{subgraph['name']}.json").read_text())
     node, = blueprint["nodes"]
     assert blueprint["definitions"]["subgraphs"] == [subgraph] and node["type"] == subgraph["id"]
     assert not [entry for entry in node["inputs"] if entry["link"] is not None]
+    return blueprint, node
+
+
+def test_the_detail_of_the_template_is_a_blueprint_too():
+    _, subgraph = load("detail.json")["definitions"]["subgraphs"]
+    blueprint, node = blueprint_of(subgraph)
+    sockets = [entry["label"] for entry in node["inputs"] if "widget" not in entry]
+    assert sockets == ["image", "model", "positive", "negative", "vae", "pose"]
+    assert {"detailer", "face detail", "细节"} <= {*blueprint["extra"]["BlueprintSearchAliases"]}
+
+
+@pytest.mark.parametrize("name", ["paper_doll", "training_free_sd15"])
+def test_a_blueprint_is_what_a_workflow_has_in_it(name):
+    """The one node that the editor's search offers, and the one in the template, are the same."""
+    subgraph, = load(f"{name}.json")["definitions"]["subgraphs"]
+    blueprint, node = blueprint_of(subgraph)
     slots = [entry["label"] for entry in node["inputs"] if entry["type"] == "P2W_PART"]
     assert {*slots} == {"Face", "Hair", "Top", "Trousers", "Shoes", "One more part"}
     assert blueprint["extra"]["BlueprintDescription"] == subgraph["description"]
