@@ -15,7 +15,7 @@ import safetensors
 import torch
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
-from ..pictures.model_folders import names_below, path_below
+from ..pictures.model_folders import choices, names_below, path_below
 from ..pictures.part import LONGEST_LABEL, escaped
 from .appearance import AppearanceEncoder
 from .fingerprint import ONLY_THIS_RUN
@@ -28,8 +28,8 @@ MOST = 1 << 24  # of any number in a file
 
 
 def list_appearances() -> list[str]:
-    """Files in output/wardrobe, with their folders there."""
-    return names_below([_root()], _is_appearance)
+    """Files in output/wardrobe, with their folders there; or that there are none."""
+    return choices(names_below([_root()], _is_appearance), f"output/{SUBFOLDER}")
 
 
 def appearance_path(name: str) -> str:

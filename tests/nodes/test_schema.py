@@ -21,7 +21,7 @@ def describe(node) -> dict:
         for name, (io_type, options) in info["input"].get(kind, {}).items():
             entry = {"type": io_type, "required": kind == "required"}
             for key in ("options", "default", "min", "max", "step", "template"):
-                if key in options and not (key == "options" and name in ("checkpoint", "image")):
+                if key in options and not (key == "options" and name in ("checkpoint", "image", "parser", "file")):
                     entry[key] = options[key]
             inputs[name] = entry
     outputs = list(zip(info["output"], info["output_name"]))

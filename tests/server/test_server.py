@@ -184,6 +184,22 @@ def test_invalid_prompts_are_refused_before_anything_runs(server, workflow):
             server.run(broken)
 
 
+def test_where_nothing_is_to_choose_the_list_and_the_queue_say_so(server):
+    for node, widget, said, error, others in (
+        (
+            "Parts2WholePhotoToParts", "parser", "none found in models/human_parsing",
+            "No human parser was found in .*Put a folder there", {"image": ["1", 0], "smallest": 0.0},
+        ),
+        ("Parts2WholeLoadAppearance", "file", "none found in output/wardrobe", "No appearance was found in .*by Save", {}),
+    ):
+        assert server.get(f"/object_info/{node}")[node]["input"]["required"][widget][1]["options"] == [said]
+        picture = {"class_type": "LoadImage", "inputs": {"image": "pose.png"}}
+        asked = {"class_type": node, "inputs": {widget: said, **others}}
+        shown = {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}
+        with pytest.raises(RuntimeError, match=error):
+            server.run({"1": picture, "2": asked, "3": shown})
+
+
 def test_a_part_may_be_taken_out_at_any_place_but_one_is_needed(server, workflow):
     del workflow["5"]["inputs"]["parts.part0"]
     assert picture(server, workflow).std() > 1
