@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import struct
@@ -15,6 +14,7 @@ import safetensors
 import torch
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
+from ..attention.patch.host.warnings import warn
 from ..pictures.model_folders import choices, names_below, path_below
 from ..pictures.part import LONGEST_LABEL, escaped
 from .appearance import AppearanceEncoder
@@ -75,10 +75,10 @@ def save_appearance(appearance: Appearance, path: str):
             **reference.origin._asdict(),
         })
     if any(ONLY_THIS_RUN in reference.origin.encoder for reference in appearance.references):
-        logging.warning(
-            "Parts2Whole: the appearance encoder's MODEL was changed by another node in a way that is not recognised after ComfyUI "
-            "is started again. Load Appearance will then refuse %s with an encoder connected: remove that node before encoding, or "
-            "connect none.", shown_path(path),
+        warn(
+            "the appearance encoder's MODEL was changed by another node in a way that is not recognised after ComfyUI is started "
+            f"again. Load Appearance will then refuse {shown_path(path)} with an encoder connected: remove that node before "
+            "encoding, or connect none."
         )
     part = f"{path}.{uuid.uuid4().hex}.part"  # nobody can have put a link there
     comfy.utils.save_torch_file(tensors, part, metadata={METADATA: json.dumps({"version": VERSION, "references": references})})

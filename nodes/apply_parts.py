@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from ..attention.patch.applied import AppliedParts
 from ..attention.patch.apply import apply
+from ..attention.patch.host.warnings import warn
 from ..pictures.part import require_finite
 from .node import Node
 from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, percent_inputs
@@ -54,6 +53,6 @@ class Parts2WholeApply(Node):
             region = region.clamp(0.0, 1.0).reshape(-1, *region.shape[-2:])
             if not region.any():
                 labels = ", ".join(sorted({reference.label for reference in appearance.references}))
-                logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
+                warn(f"the region is zero everywhere, so these parts do nothing: {labels}.")
         applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region, levels)
         return io.NodeOutput(apply(model, applied))

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from ..attention.edit.apply import apply_references
 from ..attention.edit.references import add_references
+from ..attention.patch.host.warnings import warn
 from ..encoders.reference_latents import encode_references
 from ..pictures.part import require_finite
 from .node import Node
@@ -59,7 +58,7 @@ class Parts2WholeReferenceParts(Node):
             region = region.clamp(0.0, 1.0).reshape(-1, *region.shape[-2:])
             if not region.any():
                 labels = ", ".join(sorted({labelled.part.label for labelled in parts}))
-                logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
+                warn(f"the region is zero everywhere, so these parts do nothing: {labels}.")
         references = encode_references(vae, parts, fit, megapixels)
         return io.NodeOutput(add_references(conditioning, references, strength, region))
 

@@ -108,18 +108,61 @@ def test_a_workflow_opens_and_would_queue_what_the_api_file_says(page, name):
     assert not [error for error in page.errors[before:] if not any(word in error for word in NOT_OURS)]
 
 
+RUN_ENDED = """async () => {
+    const history = await (await fetch('/api/history?max_items=1')).json()
+    const queue = await (await fetch('/api/queue')).json()
+    return Object.values(history)[0]?.status?.completed && !queue.queue_running.length && !queue.queue_pending.length
+}"""
+
+
+def queue(page):
+    """Runs what is open, to its end."""
+    before = page.evaluate("fetch('/api/history').then(response => response.json()).then(Object.keys)")
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function(
+        "async count => Object.keys(await (await fetch('/api/history')).json()).length > count", arg=len(before), timeout=WAIT,
+        polling=500,
+    )
+    page.wait_for_function(RUN_ENDED, timeout=WAIT, polling=500)
+    page.wait_for_timeout(1000)
+
+
+SET = """([type, name, value]) => {
+    const walk = graph => graph.nodes.forEach(node => {
+        if (node.type === type) node.widgets.find(widget => widget.name === name).value = value
+        if (node.subgraph) walk(node.subgraph)
+    })
+    walk(app.rootGraph)
+}"""
+TOLD = """() => Object.fromEntries(app.canvas.graph.nodes.flatMap(node => (node.widgets ?? [])
+    .filter(widget => String(widget.value).startsWith('⚠')).map(widget => [node.title, widget.value])))"""
+
+
+def test_a_warning_stands_on_its_node_until_it_is_mended_and_a_toast_says_it_of_a_closed_subgraph(page):
+    open_workflow(page, "paper_doll")
+    page.evaluate("app.rootGraph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'steps').value = 2")
+    page.evaluate(SET, ["LoadImage", "image", "paper_doll_face.png"])
+    queue(page)
+    page.locator(".p-toast-message").filter(has_text="The pose picture is another kind of picture").wait_for(timeout=WAIT)
+    assert page.evaluate(TOLD) == {}
+    page.evaluate("""() => {
+        const node = app.graph.nodes.find(node => node.subgraph)
+        app.canvas.openSubgraph(node.subgraph, node)
+    }""")
+    page.wait_for_timeout(1000)
+    told = page.evaluate(TOLD)
+    assert list(told) == ["Apply Pose Guider"] and "The pose picture is another kind of picture" in told["Apply Pose Guider"]
+    page.screenshot(path=SCREENSHOTS / "warning.png")
+    page.evaluate(SET, ["LoadImage", "image", "paper_doll_pose.png"])
+    queue(page)
+    assert page.evaluate(TOLD) == {}
+
+
 @pytest.mark.parametrize("name", ["paper_doll", "attribution", "outfit_grid"])
 def test_run_draws_a_picture_that_is_seen_on_the_page(page, name):
     open_workflow(page, name)
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for_function(
-        """async () => {
-            const history = await (await fetch('/api/history?max_items=1')).json()
-            const queue = await (await fetch('/api/queue')).json()
-            return Object.values(history)[0]?.status?.completed && !queue.queue_running.length && !queue.queue_pending.length
-        }""",
-        timeout=WAIT, polling=1000,
-    )
+    page.wait_for_function(RUN_ENDED, timeout=WAIT, polling=1000)
     show_all(page, SCREENSHOTS / f"{name}_run.png")  # the editor loads a picture when its node is in sight
     page.wait_for_function(
         "app.graph._nodes.filter(node => node.type === 'SaveImage').every(node => node.imgs?.length && node.imgs[0].naturalWidth)",
