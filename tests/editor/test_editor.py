@@ -158,6 +158,40 @@ def test_a_warning_stands_on_its_node_until_it_is_mended_and_a_toast_says_it_of_
     assert page.evaluate(TOLD) == {}
 
 
+def test_what_is_painted_on_a_cut_out_in_the_mask_editor_is_the_part_and_is_shown(page, server):
+    open_workflow(page, "paper_doll")
+    page.evaluate("app.rootGraph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'steps').value = 2")
+    top = "app.graph.nodes.find(node => node.title === 'Top')"
+
+    def shown_share() -> float:
+        queue(page)
+        (entry,) = page.evaluate("fetch('/api/history?max_items=1').then(response => response.json())").values()
+        assert page.evaluate(f"{top}.imgs[0].src").count(entry["outputs"]["4"]["images"][0]["filename"])
+        return entry["outputs"]["4"]["parts2whole_kept"][0]
+
+    whole = shown_share()
+    page.screenshot(path=SCREENSHOTS / "kept.png")
+    page.evaluate(f"app.canvas.select({top})")
+    page.evaluate("app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor')")
+    page.wait_for_timeout(4000)
+    left, right, y = page.evaluate("""() => {
+        const {x, y, width, height} = [...document.querySelectorAll('canvas')]
+            .find(canvas => canvas.width === 128 && canvas.height === 192).getBoundingClientRect()
+        return [x + width * .5, x + width * .55, y + height * .53]
+    }""")
+    page.mouse.move(left, y)
+    page.mouse.down()
+    page.mouse.move(right, y, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(800)
+    page.get_by_role("button", name="Save").last.click()
+    page.wait_for_function(f"{top}.widgets.find(widget => widget.name === 'image').value.startsWith('clipspace')", timeout=WAIT)
+    page.wait_for_timeout(2000)
+    strokes = shown_share()
+    assert 0.005 < strokes < whole / 2, (strokes, whole)
+    page.screenshot(path=SCREENSHOTS / "painted.png")
+
+
 @pytest.mark.parametrize("name", ["paper_doll", "attribution", "outfit_grid"])
 def test_run_draws_a_picture_that_is_seen_on_the_page(page, name):
     open_workflow(page, name)

@@ -87,6 +87,23 @@ def test_the_whole_workflow(server, workflow):
     assert not {"1", "5", "8"} & set(again.ran), "another prompt encodes nothing again"
 
 
+def test_load_part_shows_what_is_kept_also_from_the_cache(server, workflow):
+    workflow["2"]["inputs"]["label"] = "hat"
+    shown = []
+
+    def note(message):
+        if message["type"] == "executed" and message["data"]["node"] == "2":
+            shown.append(message["data"]["output"])
+
+    first = server.run(workflow, note)["2"]
+    workflow["16"]["inputs"]["seed"] = 77
+    again = server.run(workflow, note)["2"]
+    assert again == first and [output["images"] for output in shown] == [first["images"]] * 2
+    assert 0 < first["parts2whole_kept"][0] <= 1
+    kept = np.asarray(Image.open(io.BytesIO(server.view(first["images"][0]))).convert("RGB"))
+    assert kept.shape[0] > 320
+
+
 def test_the_same_bytes_again_also_with_the_cache_cleared(server, workflow):
     first = picture(server, workflow)
     free(server)
