@@ -7,7 +7,7 @@ from ..attention.patch.apply import apply
 from ..attention.patch.host.warnings import warn
 from ..pictures.part import require_finite
 from .node import Node
-from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, percent_inputs
+from .sockets import APPLY, AppearanceSocket, LevelsSocket, percent_inputs
 
 
 class Parts2WholeApply(Node):
@@ -16,9 +16,12 @@ class Parts2WholeApply(Node):
         return io.Schema(
             node_id="Parts2WholeApply",
             display_name="Apply Parts2Whole",
-            category=CATEGORY,
+            category=APPLY,
             description="Lets every self-attention of the model attend to the encoded parts too. Several can be chained.",
-            search_aliases=["shared self-attention", "reference attention", "apply parts"],
+            search_aliases=[
+                "shared self-attention", "reference attention", "apply parts", "reference", "ip-adapter", "ipadapter",
+                "character consistency", "consistency", "identity", "参考", "人物",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A U-Net of the same architecture as the appearance encoder. It stays as it is."),
                 AppearanceSocket.Input("appearance", tooltip="From Encode Appearance, Combine Appearances or Load Appearance."),

@@ -9,7 +9,7 @@ from ..encoders.pose_network import PoseNetwork
 from ..pictures.part import require_finite
 from ..pictures.pose_kind import COLOUR_MAPPED, IUV, empty_poses, pose_kind
 from .node import Node
-from .sockets import CATEGORY, PoseGuiderSocket, percent_inputs
+from .sockets import POSE, PoseGuiderSocket, percent_inputs
 
 
 class Parts2WholeApplyPose(Node):
@@ -18,7 +18,7 @@ class Parts2WholeApplyPose(Node):
         return io.Schema(
             node_id="Parts2WholeApplyPose",
             display_name="Apply Pose Guider",
-            category=CATEGORY,
+            category=POSE,
             description="Makes the person take the pose of a DensePose picture.",
             search_aliases=["densepose", "pose control", "IUV"],
             inputs=[

@@ -10,7 +10,7 @@ from ..pictures.part_file import covers_too_much, read_part
 from ..pictures.picture_file import list_pictures, picture_path
 from .node import Node
 from .shown import KEPT, shown_parts
-from .sockets import CATEGORY, PartSocket, label_inputs
+from .sockets import PARTS, PartSocket, label_inputs
 
 
 class Parts2WholeLoadPart(Node):
@@ -19,9 +19,12 @@ class Parts2WholeLoadPart(Node):
         return io.Schema(
             node_id="Parts2WholeLoadPart",
             display_name="Load Part",
-            category=CATEGORY,
+            category=PARTS,
             description="Loads a picture of a part (face, hair, clothes, shoes), with its mask and its label.",
-            search_aliases=["reference part", "load garment", "load face", "load clothes"],
+            search_aliases=[
+                "reference part", "load garment", "load face", "load clothes", "reference", "reference image", "face", "clothes",
+                "character", "person", "identity", "outfit", "参考", "衣服", "人物", "脸",
+            ],
             inputs=[
                 io.Combo.Input(
                     "image", options=list_pictures(), upload=io.UploadType.image, image_folder=io.FolderType.input,

@@ -8,7 +8,7 @@ from ..attention.patch.host.warnings import warn
 from ..encoders.reference_latents import encode_references
 from ..pictures.part import require_finite
 from .node import Node
-from .sockets import CATEGORY, PartsSocket, percent_inputs
+from .sockets import APPLY, PartsSocket, percent_inputs
 
 
 class Parts2WholeReferenceParts(Node):
@@ -17,10 +17,13 @@ class Parts2WholeReferenceParts(Node):
         return io.Schema(
             node_id="Parts2WholeReferenceParts",
             display_name="Reference Parts",
-            category=CATEGORY,
+            category=APPLY,
             description="Gives parts to an edit model (Flux Kontext, Flux.2, Qwen-Image-Edit and their kin) as reference pictures "
             "with masks. Takes the place of the host's reference latents; several can be chained.",
-            search_aliases=["reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference"],
+            search_aliases=[
+                "reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference", "reference",
+                "参考",
+            ],
             inputs=[
                 io.Conditioning.Input(
                     "conditioning", tooltip="References that it has already stay, come first, and count as whole."
@@ -69,10 +72,13 @@ class Parts2WholeApplyReferences(Node):
         return io.Schema(
             node_id="Parts2WholeApplyReferences",
             display_name="Apply Reference Parts",
-            category=CATEGORY,
+            category=APPLY,
             description="Makes an edit model follow the masks, strengths and regions of Reference Parts. Once for each model; "
             "references of other nodes act as before.",
-            search_aliases=["reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference"],
+            search_aliases=[
+                "reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference", "reference",
+                "参考",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="Flux, Kontext, Flux.2, Klein, Qwen-Image-Edit, Krea 2 or Mage-Flow."),
                 *percent_inputs(),

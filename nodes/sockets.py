@@ -32,7 +32,10 @@ PoseGuiderSocket.Type = ModelPatcher
 ImageAttentionSocket = io.Custom("P2W_IMAGE_ATTENTION")
 ImageAttentionSocket.Type = ModelPatcher
 
-CATEGORY = "Parts2Whole"
+# Where the editor's node menu has a node: by what it is for.
+PARTS, POSE, ENCODE, APPLY, OUTFITS, LOOK = (
+    f"Parts2Whole/{task}" for task in ("parts", "pose", "encode", "apply", "outfits", "look")
+)
 
 
 def label_inputs() -> list[io.Input]:

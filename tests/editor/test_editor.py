@@ -247,6 +247,39 @@ def test_the_blueprints_are_in_the_node_search(page):
     assert node == ["Compose from parts (Parts2Whole)", 6]
 
 
+WORDS = (
+    "reference", "face", "mask", "character", "consistency", "identity", "person", "ip-adapter", "outfit", "clothes", "try-on",
+    "参考", "衣服", "人物", "换装",
+)
+
+
+def test_what_people_type_finds_our_nodes_among_the_first(page):
+    """face and mask are words in the names of many nodes of the host, which come first."""
+    ranks = {}
+    for word in WORDS:
+        page.evaluate("app.graph.clear()")
+        page.mouse.dblclick(900, 600)
+        page.wait_for_timeout(700)
+        page.keyboard.type(word)
+        page.wait_for_timeout(1500)
+        found = page.evaluate("[...document.querySelectorAll('.result-item')].map(each => each.innerText)")
+        ranks[word] = next((i for i, text in enumerate(found) if "parts2whole" in text.lower()), None)
+        page.screenshot(path=SCREENSHOTS / f"search_{word}.png")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+    assert all(rank is not None and rank < (12 if word in ("face", "mask") else 5) for word, rank in ranks.items()), ranks
+
+
+def test_links_have_our_colours_under_every_palette(page):
+    colours = "[LGraphCanvas.link_type_colors, app.canvas.default_connection_color_byType].map(each => each.P2W_PART)"
+    for palette in ("light", "dark"):
+        page.evaluate(f"app.extensionManager.setting.set('Comfy.ColorPalette', '{palette}')")
+        page.wait_for_timeout(1500)
+        assert page.evaluate(colours) == ["#d9a066"] * 2
+        style = "getComputedStyle(document.documentElement).getPropertyValue('--color-datatype-P2W_PARTS')"
+        assert page.evaluate(style) == "#a5522d"
+
+
 def test_slots_of_encode_part_labels_grow(page):
     page.evaluate("""() => {
         app.graph.clear()
