@@ -21,6 +21,7 @@ from ..attention.patch.host.alone import latent_channels, read_norm1, takes_pool
 from ..attention.patch.host.changes import patched_schedule
 from ..attention.patch.host.unet import context_channels, input_channels, require_unet
 from ..attention.patch.host.vae import latents_of
+from ..attention.patch.run import warn_of_size
 from ..attention.reference_mask import token_mask
 from ..pictures.frame import fit_to_frame
 from ..pictures.part import LabelledPart, Part, escaped
@@ -76,6 +77,7 @@ def encode_appearance(
     raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net, where the VAE does not
         either, and where nothing is left of a mask in the frame
     """
+    warn_of_size(encoder.patcher, width, height, "Set width and height of Encode Appearance.")
     frame = width, height, fit
     known = {
         _key(labelled): encoded.references for labelled in parts

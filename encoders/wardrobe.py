@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import struct
@@ -15,7 +14,8 @@ import safetensors
 import torch
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
-from ..pictures.model_folders import names_below, path_below
+from ..attention.patch.host.warnings import warn
+from ..pictures.model_folders import choices, names_below, path_below
 from ..pictures.part import LONGEST_LABEL, escaped
 from .appearance import AppearanceEncoder
 from .fingerprint import ONLY_THIS_RUN
@@ -28,8 +28,8 @@ MOST = 1 << 24  # of any number in a file
 
 
 def list_appearances() -> list[str]:
-    """Files in output/wardrobe, with their folders there."""
-    return names_below([_root()], _is_appearance)
+    """Files in output/wardrobe, with their folders there; or that there are none."""
+    return choices(names_below([_root()], _is_appearance), f"output/{SUBFOLDER}")
 
 
 def appearance_path(name: str) -> str:
@@ -75,10 +75,10 @@ def save_appearance(appearance: Appearance, path: str):
             **reference.origin._asdict(),
         })
     if any(ONLY_THIS_RUN in reference.origin.encoder for reference in appearance.references):
-        logging.warning(
-            "Parts2Whole: the appearance encoder's MODEL was changed by another node in a way that is not recognised after ComfyUI "
-            "is started again. Load Appearance will then refuse %s with an encoder connected: remove that node before encoding, or "
-            "connect none.", shown_path(path),
+        warn(
+            "the appearance encoder's MODEL was changed by another node in a way that is not recognised after ComfyUI is started "
+            f"again. Load Appearance will then refuse {shown_path(path)} with an encoder connected: remove that node before "
+            "encoding, or connect none."
         )
     part = f"{path}.{uuid.uuid4().hex}.part"  # nobody can have put a link there
     comfy.utils.save_torch_file(tensors, part, metadata={METADATA: json.dumps({"version": VERSION, "references": references})})

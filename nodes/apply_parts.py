@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from ..attention.patch.applied import AppliedParts
 from ..attention.patch.apply import apply
+from ..attention.patch.host.warnings import warn
 from ..pictures.part import require_finite
 from .node import Node
-from .sockets import CATEGORY, AppearanceSocket, LevelsSocket, crop_input, percent_inputs
+from .sockets import APPLY, AppearanceSocket, LevelsSocket, crop_input, percent_inputs
 
 
 class Parts2WholeApply(Node):
@@ -17,9 +16,12 @@ class Parts2WholeApply(Node):
         return io.Schema(
             node_id="Parts2WholeApply",
             display_name="Apply Parts2Whole",
-            category=CATEGORY,
+            category=APPLY,
             description="Lets every self-attention of the model attend to the encoded parts too. Several can be chained.",
-            search_aliases=["shared self-attention", "reference attention", "apply parts"],
+            search_aliases=[
+                "shared self-attention", "reference attention", "apply parts", "reference", "ip-adapter", "ipadapter",
+                "character consistency", "consistency", "identity", "参考", "人物",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A U-Net of the same architecture as the appearance encoder. It stays as it is."),
                 AppearanceSocket.Input("appearance", tooltip="From Encode Appearance, Combine Appearances or Load Appearance."),
@@ -56,6 +58,6 @@ class Parts2WholeApply(Node):
             region = region.clamp(0.0, 1.0).reshape(-1, *region.shape[-2:])
             if not region.any():
                 labels = ", ".join(sorted({reference.label for reference in appearance.references}))
-                logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
+                warn(f"the region is zero everywhere, so these parts do nothing: {labels}.")
         applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region, levels)
         return io.NodeOutput(apply(model, applied.cut(crop.box) if crop else applied))

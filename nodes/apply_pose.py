@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from ..attention.patch.applied import AppliedPose
 from ..attention.patch.apply import apply
+from ..attention.patch.host.warnings import warn
 from ..encoders.pose_network import PoseNetwork
 from ..pictures.part import require_finite
-from ..pictures.pose_kind import COLOUR_MAPPED, IUV, pose_kind
+from ..pictures.pose_kind import COLOUR_MAPPED, IUV, empty_poses, pose_kind
 from .node import Node
-from .sockets import CATEGORY, PoseGuiderSocket, crop_input, percent_inputs
+from .sockets import POSE, PoseGuiderSocket, crop_input, percent_inputs
 
 
 class Parts2WholeApplyPose(Node):
@@ -19,7 +18,7 @@ class Parts2WholeApplyPose(Node):
         return io.Schema(
             node_id="Parts2WholeApplyPose",
             display_name="Apply Pose Guider",
-            category=CATEGORY,
+            category=POSE,
             description="Makes the person take the pose of a DensePose picture.",
             search_aliases=["densepose", "pose control", "IUV"],
             inputs=[
@@ -50,9 +49,15 @@ class Parts2WholeApplyPose(Node):
         kind = pose_kind(image)
         if kind != IUV:
             mend = "Convert it by DensePose to IUV." if kind == COLOUR_MAPPED else "Make an IUV picture of the pose."
-            logging.warning(
-                "Parts2Whole: the pose picture is %s. The public release was trained with raw IUV DensePose (part index 0..24 in "
-                "blue) and will hardly follow it. %s", kind, mend,
+            warn(
+                f"the pose picture is {kind}. The public release was trained with raw IUV DensePose (part index 0..24 in blue) and "
+                f"will hardly follow it. {mend}"
+            )
+        elif empty := empty_poses(image):
+            which = "" if len(image) == 1 else f" {', '.join(map(str, empty))} of the batch"
+            warn(
+                f"the pose picture{which} shows no body: its part index, in blue, is 0 everywhere. The person's pose is left to "
+                "the model. Make the pose again, or bypass Apply Pose Guider."
             )
         applied = AppliedPose(pose_guider, image, strength, start_percent, end_percent)
         return io.NodeOutput(apply(model, applied.cut(crop.box) if crop else applied))

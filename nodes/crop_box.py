@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pictures.crop import crop_box
 from .node import Node
-from .sockets import CATEGORY, CropSocket, box_inputs
+from .sockets import DETAIL, CropSocket, box_inputs
 
 
 class Parts2WholeCropBox(Node):
@@ -13,7 +13,7 @@ class Parts2WholeCropBox(Node):
         return io.Schema(
             node_id="Parts2WholeCropBox",
             display_name="Crop Box",
-            category=CATEGORY,
+            category=DETAIL,
             description="Says which crop of a picture a MODEL draws, where another pack's node crops it: for the `crop` of Apply "
             "Pose Guider and Apply Parts2Whole.",
             search_aliases=["bounding box", "crop region", "detailer", "tile"],

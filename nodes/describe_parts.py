@@ -6,7 +6,7 @@ from ..pictures.cut_out import cut_outs, side_by_side
 from ..pictures.describe import describe_parts
 from ..pictures.part import LabelledPart
 from .node import Node
-from .sockets import CATEGORY, PartSocket, PartsSocket, gathered, parts_input
+from .sockets import ENCODE, PARTS, PartSocket, PartsSocket, gathered, parts_input
 
 
 class Parts2WholeDescribeParts(Node):
@@ -15,7 +15,7 @@ class Parts2WholeDescribeParts(Node):
         return io.Schema(
             node_id="Parts2WholeDescribeParts",
             display_name="Describe Parts",
-            category=CATEGORY,
+            category=ENCODE,
             description="Gathers parts for an edit model, and names each of their pictures in the prompt by number and label.",
             search_aliases=["gather parts", "edit model prompt", "image 1", "picture 1"],
             inputs=[
@@ -53,7 +53,7 @@ class Parts2WholeCutOut(Node):
         return io.Schema(
             node_id="Parts2WholeCutOut",
             display_name="Cut Out Part",
-            category=CATEGORY,
+            category=PARTS,
             description="The picture of a part on white, for nodes that take an IMAGE: the text encoders of Qwen-Image-Edit and "
             "others look at the pictures too, and would see what is around the part.",
             search_aliases=["remove background", "crop to mask", "part to image"],

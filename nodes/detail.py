@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..attention.patch.apply import crop as crop_model
 from ..pictures.detail import crop_for_detail, paste_detail
 from .node import Node
-from .sockets import CATEGORY, CropSocket, box_inputs
+from .sockets import DETAIL, CropSocket, box_inputs
 
 
 class Parts2WholeCropForDetail(Node):
@@ -14,7 +14,7 @@ class Parts2WholeCropForDetail(Node):
         return io.Schema(
             node_id="Parts2WholeCropForDetail",
             display_name="Crop for Detail",
-            category=CATEGORY,
+            category=DETAIL,
             description="Crops and enlarges a place of the picture, to draw it again with a MODEL whose pose and regions are "
             "cut to it.",
             search_aliases=["detailer", "face detail", "hires fix", "inpaint crop", "tile", "second pass"],
@@ -59,7 +59,7 @@ class Parts2WholePasteDetail(Node):
         return io.Schema(
             node_id="Parts2WholePasteDetail",
             display_name="Paste Detail",
-            category=CATEGORY,
+            category=DETAIL,
             description="Puts a crop that was drawn again back into the picture. Elsewhere the picture stays, to the bit.",
             search_aliases=["detailer", "stitch", "uncrop", "inpaint stitch", "tile", "composite"],
             inputs=[

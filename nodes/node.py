@@ -11,6 +11,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..attention.patch.host.warnings import UI, said_now
+
 # What the host's sockets carry, told by what the nodes here call: other packs put classes of their own in.
 _CARRIES: dict[str, Callable[[Any], bool]] = {
     "MODEL": lambda value: isinstance(value, ModelPatcher),
@@ -28,11 +30,14 @@ _SHOWN = 40
 
 
 class Node(io.ComfyNode):
-    """A node whose `execute` only sees inputs that it has, of the kind that their sockets carry.
+    """A node whose `execute` only sees inputs that it has, of the kind that their sockets carry, and that shows its warnings.
 
     The host checks links between nodes, but takes plain values, wildcard outputs and links to unknown inputs as they are; and texts
     too, where a node checks them itself.
     """
+
+    # The editor is shown again what it showed when it comes from the cache (0.20.1 and newer); it is no node to end a graph with.
+    HAS_INTERMEDIATE_OUTPUT = True
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -58,9 +63,18 @@ def _checked(execute: Callable) -> Callable:
                         _require(schema.display_name, each, value)
                     elif isinstance(each, (io.Combo.Input, io.String.Input)) and not (isinstance(value, str) or _is_file(each)):
                         raise ValueError(f"{schema.display_name} got {_shown(value)} for '{each.id}'. Give it a text.")
-        return execute(cls, **inputs)
+        return _with_warnings(execute(cls, **inputs))
 
     return checked
+
+
+def _with_warnings(output: io.NodeOutput) -> io.NodeOutput:
+    """What the node shows, with what it was warned of: the host keeps that with the output, and shows it again from its cache."""
+    texts = tuple(said_now() or ())
+    if texts or output.ui is not None:  # of a list of inputs, the host wants the same keys each time
+        shown = output.ui if isinstance(output.ui, dict) or output.ui is None else output.ui.as_dict()
+        output.ui = {**(shown or {}), UI: texts}
+    return output
 
 
 def _is_file(widget: io.WidgetInput) -> bool:

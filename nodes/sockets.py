@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..attention.bank import Appearance
 from ..attention.patch.attribution import Attribution
+from ..attention.patch.host.warnings import warn
 from ..encoders.appearance import AppearanceEncoder
 from ..pictures.crop import Crop
 from ..pictures.outfits import OutfitGrid
@@ -34,7 +35,10 @@ PoseGuiderSocket.Type = ModelPatcher
 ImageAttentionSocket = io.Custom("P2W_IMAGE_ATTENTION")
 ImageAttentionSocket.Type = ModelPatcher
 
-CATEGORY = "Parts2Whole"
+# Where the editor's node menu has a node: by what it is for.
+PARTS, POSE, ENCODE, APPLY, DETAIL, OUTFITS, LOOK = (
+    f"Parts2Whole/{task}" for task in ("parts", "pose", "encode", "apply", "detail", "outfits", "look")
+)
 
 
 def label_inputs() -> list[io.Input]:
@@ -62,11 +66,17 @@ def parts_input() -> io.Input:
 
 
 def gathered(parts: dict, node: str) -> list[Part]:
-    """The parts in the slots of `parts_input`.
+    """The parts in the slots of `parts_input`. Warns of slots whose node has none to give.
 
     raises: ValueError where there is none
     """
+    empty = [slot for slot, part in parts.items() if part is None]
     parts = [part for part in parts.values() if part is not None]
+    if parts and empty:
+        warn(
+            f"no part came to {', '.join(empty)}, and the picture is made without: the photograph shows none. If it does, lower "
+            "`smallest` of Photo to Parts, or paint the mask in Load Part."
+        )
     if not parts:
         raise ValueError(
             f"{node} got no parts: connect at least one Load Part, Part from Image or Photo to Parts node. Where Photo to Parts is "

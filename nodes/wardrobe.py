@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, new_path, save_appearance, shown_path
 from .node import Node
-from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket
+from .sockets import OUTFITS, AppearanceEncoderSocket, AppearanceSocket
 
 
 class Parts2WholeSaveAppearance(Node):
@@ -15,9 +15,9 @@ class Parts2WholeSaveAppearance(Node):
         return io.Schema(
             node_id="Parts2WholeSaveAppearance",
             display_name="Save Appearance",
-            category=CATEGORY,
+            category=OUTFITS,
             description="Saves encoded parts to a file, to be worn again without their pictures and without encoding.",
-            search_aliases=["wardrobe", "save outfit", "export appearance"],
+            search_aliases=["wardrobe", "save outfit", "export appearance", "outfit", "clothes", "character", "identity", "换装"],
             is_output_node=True,
             inputs=[
                 AppearanceSocket.Input("appearance", tooltip="From Encode Appearance or Combine Appearances."),
@@ -42,9 +42,11 @@ class Parts2WholeLoadAppearance(Node):
         return io.Schema(
             node_id="Parts2WholeLoadAppearance",
             display_name="Load Appearance",
-            category=CATEGORY,
+            category=OUTFITS,
             description="Loads encoded parts that Save Appearance wrote.",
-            search_aliases=["wardrobe", "load outfit", "import appearance"],
+            search_aliases=[
+                "wardrobe", "load outfit", "import appearance", "outfit", "clothes", "character", "identity", "try-on", "换装",
+            ],
             inputs=[
                 io.Combo.Input("file", options=list_appearances(), tooltip="A file in output/wardrobe."),
                 AppearanceEncoderSocket.Input(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .label_maps import SCHEMES
-from .model_folders import names_below, path_below
+from .model_folders import choices, names_below, path_below
 from .segformer import load_segformer
 
 FOLDER = "human_parsing"
@@ -28,8 +28,8 @@ def register_folder():
 
 
 def list_parsers() -> list[str]:
-    """Folders in models/human_parsing that hold a model."""
-    return names_below(_roots(), _is_parser)
+    """Folders in models/human_parsing that hold a model; or that there are none."""
+    return choices(names_below(_roots(), _is_parser), f"models/{FOLDER}")
 
 
 def parser_folder(name: str) -> str:

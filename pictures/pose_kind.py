@@ -32,6 +32,14 @@ def pose_kind(image: torch.Tensor) -> str:
     return OTHER
 
 
+def empty_poses(image: torch.Tensor) -> list[int]:
+    """The numbers of the pictures in which no pixel belongs to a body.
+
+    image: [B, H, W, C >= 3] in 0..1, raw IUV
+    """
+    return ((image[..., 2] * 255).round() <= 0).flatten(1).all(1).nonzero()[:, 0].tolist()
+
+
 def to_iuv(image: torch.Tensor) -> torch.Tensor:
     """Raw IUV from a colour-mapped picture: the part index in blue; U and V, which the colours do not hold, in the middle.
 

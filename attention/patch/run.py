@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
 
 from ...pictures.crop import WHOLE, Box, means_of
 from .applied import Applied
 from .batch import Sampled
 from .carried import Carried
 from .host.sampling import areas_of, positive_conds, prompt_id
+from .host.unet import pixels_per_latent, trained_size
+from .host.warnings import warn
 
 # Names in transformer_options, and on conditionings: what is applied, the run, what is sampled, the attribution.
 APPLIED, RUN, SAMPLED, ATTRIBUTION = "parts2whole", "parts2whole_run", "parts2whole_sampled", "parts2whole_attribution"
@@ -62,10 +64,10 @@ class Run(Carried):
         return self.keep(("region", region, number, size, device, crop), (), resize)
 
     def warn(self, message: str):
-        """Logs a message, once in a run."""
+        """Says it on the sampler's node and in the log, once in a run."""
         if message not in self._said:
             self._said.add(message)
-            logging.warning("Parts2Whole: %s", message)
+            warn(message)
 
     def meet(self, applied: Applied, what: str, grid: tuple[int, int]):
         """Warns where pose or region (`what`) are laid over a piece of what they were laid over first in this prompt."""
@@ -88,14 +90,31 @@ def run_of(options: dict[str, Any]) -> Run:
     return options.get(RUN) or Run()
 
 
-def begin_run(executor, *args, **kwargs):
-    options = executor.class_obj.model_options["transformer_options"]
+def warn_of_size(model: ModelPatcher, width: int, height: int, mend: str):
+    """Warns of another size than the only one that a small model was trained with.
+
+    width, height: in pixels
+    """
+    trained = trained_size(model)
+    if trained is not None and (width, height) != trained:
+        warn(
+            f"this model was made for pictures of {trained[0]}x{trained[1]}, and these are {width}x{height}: people come out "
+            f"wrong, or several at once. {mend}"
+        )
+
+
+def begin_run(executor, noise, *args, **kwargs):
+    guider = executor.class_obj
+    options = guider.model_options["transformer_options"]
     run = options[RUN] = Run()
+    if APPLIED in options:
+        height, width = (side * pixels_per_latent(guider.model_patcher) for side in noise.shape[-2:])
+        warn_of_size(guider.model_patcher, width, height, "Set it where the empty latent is made.")
     attribution = options.get(ATTRIBUTION)
     if attribution is not None:
         attribution.begin()
     try:
-        latents = executor(*args, **kwargs)
+        latents = executor(noise, *args, **kwargs)
     except BaseException:  # an interrupt too: half of a run is nobody's attribution
         if attribution is not None:
             attribution.begin()

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 
 from ...pictures.model_files import read_json, read_tensors
-from ...pictures.model_folders import names_below, path_below
+from ...pictures.model_folders import choices, names_below, path_below
 
 FOLDER = "parts2whole"
 PACK_MODELS = str(Path(__file__).resolve().parents[2] / "models")
@@ -30,8 +30,9 @@ def register_folder():
 
 
 def list_checkpoints() -> list[str]:
-    """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models."""
-    return names_below(_roots(), _is_checkpoint)
+    """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models; or
+    that there are none."""
+    return choices(names_below(_roots(), _is_checkpoint), f"models/{FOLDER}")
 
 
 def checkpoint_folder(name: str) -> str:

@@ -108,18 +108,95 @@ def test_a_workflow_opens_and_would_queue_what_the_api_file_says(page, name):
     assert not [error for error in page.errors[before:] if not any(word in error for word in NOT_OURS)]
 
 
+RUN_ENDED = """async () => {
+    const history = await (await fetch('/api/history?max_items=1')).json()
+    const queue = await (await fetch('/api/queue')).json()
+    return Object.values(history)[0]?.status?.completed && !queue.queue_running.length && !queue.queue_pending.length
+}"""
+
+
+def queue(page):
+    """Runs what is open, to its end."""
+    before = page.evaluate("fetch('/api/history').then(response => response.json()).then(Object.keys)")
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function(
+        "async count => Object.keys(await (await fetch('/api/history')).json()).length > count", arg=len(before), timeout=WAIT,
+        polling=500,
+    )
+    page.wait_for_function(RUN_ENDED, timeout=WAIT, polling=500)
+    page.wait_for_timeout(1000)
+
+
+SET = """([type, name, value]) => {
+    const walk = graph => graph.nodes.forEach(node => {
+        if (node.type === type) node.widgets.find(widget => widget.name === name).value = value
+        if (node.subgraph) walk(node.subgraph)
+    })
+    walk(app.rootGraph)
+}"""
+TOLD = """() => Object.fromEntries(app.canvas.graph.nodes.flatMap(node => (node.widgets ?? [])
+    .filter(widget => String(widget.value).startsWith('⚠')).map(widget => [node.title, widget.value])))"""
+
+
+def test_a_warning_stands_on_its_node_until_it_is_mended_and_a_toast_says_it_of_a_closed_subgraph(page):
+    open_workflow(page, "paper_doll")
+    page.evaluate("app.rootGraph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'steps').value = 2")
+    page.evaluate(SET, ["LoadImage", "image", "paper_doll_face.png"])
+    queue(page)
+    page.locator(".p-toast-message").filter(has_text="The pose picture is another kind of picture").wait_for(timeout=WAIT)
+    assert page.evaluate(TOLD) == {}
+    page.evaluate("""() => {
+        const node = app.graph.nodes.find(node => node.subgraph)
+        app.canvas.openSubgraph(node.subgraph, node)
+    }""")
+    page.wait_for_timeout(1000)
+    told = page.evaluate(TOLD)
+    assert list(told) == ["Apply Pose Guider"] and "The pose picture is another kind of picture" in told["Apply Pose Guider"]
+    page.screenshot(path=SCREENSHOTS / "warning.png")
+    page.evaluate(SET, ["LoadImage", "image", "paper_doll_pose.png"])
+    queue(page)
+    assert page.evaluate(TOLD) == {}
+
+
+def test_what_is_painted_on_a_cut_out_in_the_mask_editor_is_the_part_and_is_shown(page, server):
+    open_workflow(page, "paper_doll")
+    page.evaluate("app.rootGraph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'steps').value = 2")
+    top = "app.graph.nodes.find(node => node.title === 'Top')"
+
+    def shown_share() -> float:
+        queue(page)
+        (entry,) = page.evaluate("fetch('/api/history?max_items=1').then(response => response.json())").values()
+        assert page.evaluate(f"{top}.imgs[0].src").count(entry["outputs"]["4"]["images"][0]["filename"])
+        return entry["outputs"]["4"]["parts2whole_kept"][0]
+
+    whole = shown_share()
+    page.screenshot(path=SCREENSHOTS / "kept.png")
+    page.evaluate(f"app.canvas.select({top})")
+    page.evaluate("app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor')")
+    page.wait_for_timeout(4000)
+    left, right, y = page.evaluate("""() => {
+        const {x, y, width, height} = [...document.querySelectorAll('canvas')]
+            .find(canvas => canvas.width === 128 && canvas.height === 192).getBoundingClientRect()
+        return [x + width * .5, x + width * .55, y + height * .53]
+    }""")
+    page.mouse.move(left, y)
+    page.mouse.down()
+    page.mouse.move(right, y, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(800)
+    page.get_by_role("button", name="Save").last.click()
+    page.wait_for_function(f"{top}.widgets.find(widget => widget.name === 'image').value.startsWith('clipspace')", timeout=WAIT)
+    page.wait_for_timeout(2000)
+    strokes = shown_share()
+    assert 0.005 < strokes < whole / 2, (strokes, whole)
+    page.screenshot(path=SCREENSHOTS / "painted.png")
+
+
 @pytest.mark.parametrize("name", ["paper_doll", "attribution", "outfit_grid"])
 def test_run_draws_a_picture_that_is_seen_on_the_page(page, name):
     open_workflow(page, name)
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for_function(
-        """async () => {
-            const history = await (await fetch('/api/history?max_items=1')).json()
-            const queue = await (await fetch('/api/queue')).json()
-            return Object.values(history)[0]?.status?.completed && !queue.queue_running.length && !queue.queue_pending.length
-        }""",
-        timeout=WAIT, polling=1000,
-    )
+    page.wait_for_function(RUN_ENDED, timeout=WAIT, polling=1000)
     show_all(page, SCREENSHOTS / f"{name}_run.png")  # the editor loads a picture when its node is in sight
     page.wait_for_function(
         "app.graph._nodes.filter(node => node.type === 'SaveImage').every(node => node.imgs?.length && node.imgs[0].naturalWidth)",
@@ -168,6 +245,39 @@ def test_the_blueprints_are_in_the_node_search(page):
         "app.graph._nodes.map(node => [node.title, node.inputs.filter(input => input.type === 'P2W_PART').length])"
     )
     assert node == ["Compose from parts (Parts2Whole)", 6]
+
+
+WORDS = (
+    "reference", "face", "mask", "character", "consistency", "identity", "person", "ip-adapter", "outfit", "clothes", "try-on",
+    "参考", "衣服", "人物", "换装",
+)
+
+
+def test_what_people_type_finds_our_nodes_among_the_first(page):
+    """face and mask are words in the names of many nodes of the host, which come first."""
+    ranks = {}
+    for word in WORDS:
+        page.evaluate("app.graph.clear()")
+        page.mouse.dblclick(900, 600)
+        page.wait_for_timeout(700)
+        page.keyboard.type(word)
+        page.wait_for_timeout(1500)
+        found = page.evaluate("[...document.querySelectorAll('.result-item')].map(each => each.innerText)")
+        ranks[word] = next((i for i, text in enumerate(found) if "parts2whole" in text.lower()), None)
+        page.screenshot(path=SCREENSHOTS / f"search_{word}.png")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+    assert all(rank is not None and rank < (12 if word in ("face", "mask") else 5) for word, rank in ranks.items()), ranks
+
+
+def test_links_have_our_colours_under_every_palette(page):
+    colours = "[LGraphCanvas.link_type_colors, app.canvas.default_connection_color_byType].map(each => each.P2W_PART)"
+    for palette in ("light", "dark"):
+        page.evaluate(f"app.extensionManager.setting.set('Comfy.ColorPalette', '{palette}')")
+        page.wait_for_timeout(1500)
+        assert page.evaluate(colours) == ["#d9a066"] * 2
+        style = "getComputedStyle(document.documentElement).getPropertyValue('--color-datatype-P2W_PARTS')"
+        assert page.evaluate(style) == "#a5522d"
 
 
 def test_slots_of_encode_part_labels_grow(page):

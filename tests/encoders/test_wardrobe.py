@@ -203,7 +203,7 @@ def test_the_same_reference_twice(wardrobe, appearance):
 def test_without_a_wardrobe_there_is_nothing_to_load(wardrobe):
     from parts2whole.encoders.wardrobe import list_appearances
 
-    assert list_appearances() == [] and not wardrobe.exists()
+    assert list_appearances() == ["none found in output/wardrobe"] and not wardrobe.exists()
 
 
 def test_a_name_that_no_file_can_have_is_refused(appearance):

@@ -72,6 +72,15 @@ def test_the_pose_guider_says_what_it_got(checkpoint, caplog, image, words):
     assert re.search(f"the pose picture is {words}", caplog.text)
 
 
+def test_a_pose_without_a_body_is_said_by_its_number(checkpoint, caplog):
+    apply_pose(checkpoint.model, checkpoint.pose_guider, iuv())
+    assert not caplog.text
+    apply_pose(checkpoint.model, checkpoint.pose_guider, torch.zeros(1, 8, 8, 3))
+    assert "the pose picture shows no body" in caplog.text
+    apply_pose(checkpoint.model, checkpoint.pose_guider, torch.cat([iuv(), torch.zeros_like(iuv())]))
+    assert "the pose picture 1 of the batch shows no body" in caplog.text
+
+
 def test_a_large_pose_takes_memory_for_itself_only():
     image = torch.rand(1, 2000, 2000, 3)
     assert most_memory(lambda: pose_kind(image)) < 350 * MIB

@@ -87,6 +87,23 @@ def test_the_whole_workflow(server, workflow):
     assert not {"1", "5", "8"} & set(again.ran), "another prompt encodes nothing again"
 
 
+def test_load_part_shows_what_is_kept_also_from_the_cache(server, workflow):
+    workflow["2"]["inputs"]["label"] = "hat"
+    shown = []
+
+    def note(message):
+        if message["type"] == "executed" and message["data"]["node"] == "2":
+            shown.append(message["data"]["output"])
+
+    first = server.run(workflow, note)["2"]
+    workflow["16"]["inputs"]["seed"] = 77
+    again = server.run(workflow, note)["2"]
+    assert again == first and [output["images"] for output in shown] == [first["images"]] * 2
+    assert 0 < first["parts2whole_kept"][0] <= 1
+    kept = np.asarray(Image.open(io.BytesIO(server.view(first["images"][0]))).convert("RGB"))
+    assert kept.shape[0] > 320
+
+
 def test_the_same_bytes_again_also_with_the_cache_cleared(server, workflow):
     first = picture(server, workflow)
     free(server)
@@ -182,6 +199,22 @@ def test_invalid_prompts_are_refused_before_anything_runs(server, workflow):
         broken[node]["inputs"][name] = value
         with pytest.raises(RuntimeError, match=message):
             server.run(broken)
+
+
+def test_where_nothing_is_to_choose_the_list_and_the_queue_say_so(server):
+    for node, widget, said, error, others in (
+        (
+            "Parts2WholePhotoToParts", "parser", "none found in models/human_parsing",
+            "No human parser was found in .*Put a folder there", {"image": ["1", 0], "smallest": 0.0},
+        ),
+        ("Parts2WholeLoadAppearance", "file", "none found in output/wardrobe", "No appearance was found in .*by Save", {}),
+    ):
+        assert server.get(f"/object_info/{node}")[node]["input"]["required"][widget][1]["options"] == [said]
+        picture = {"class_type": "LoadImage", "inputs": {"image": "pose.png"}}
+        asked = {"class_type": node, "inputs": {widget: said, **others}}
+        shown = {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}
+        with pytest.raises(RuntimeError, match=error):
+            server.run({"1": picture, "2": asked, "3": shown})
 
 
 def test_a_part_may_be_taken_out_at_any_place_but_one_is_needed(server, workflow):
