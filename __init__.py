@@ -19,6 +19,7 @@ from .nodes.load_part import Parts2WholeLoadPart
 from .nodes.make_part import Parts2WholeMakePart
 from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
 from .nodes.outfit_grid import Parts2WholeOutfitGrid, Parts2WholeOutfitSheet
+from .nodes.people import Parts2WholePeople
 from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoToParts
 from .nodes.pose_region import Parts2WholePoseRegion
 from .nodes.pose_to_iuv import Parts2WholePoseToIUV
@@ -57,6 +58,7 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeLoadAppearance,
             Parts2WholePoseToIUV,
             Parts2WholePoseRegion,
+            Parts2WholePeople,
             Parts2WholeLevels,
             Parts2WholeApply,
             Parts2WholeApplyPose,

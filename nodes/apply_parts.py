@@ -43,6 +43,12 @@ class Parts2WholeApply(Node):
                 LevelsSocket.Input(
                     "levels", optional=True, tooltip="From Strength by Depth. Without it, the same strength at every depth."
                 ),
+                io.Combo.Input(
+                    "region_mode", options=["area", "centre"], default="area", optional=True, advanced=True,
+                    tooltip="How the region is brought to the coarser layers. area: a token acts by how much of it lies in the "
+                    "region. centre: as the region is at its centre, so that regions that do not overlap stay apart in every "
+                    "layer, as those of People in One Frame should.",
+                ),
                 crop_input(),
             ],
             outputs=[io.Model.Output()],
@@ -50,7 +56,7 @@ class Parts2WholeApply(Node):
 
     @classmethod
     def execute(
-        cls, model, appearance, mask_mode, strength, start_percent, end_percent, region=None, levels=(1.0,),
+        cls, model, appearance, mask_mode, strength, start_percent, end_percent, region=None, levels=(1.0,), region_mode="area",
         crop=None,
     ) -> io.NodeOutput:
         if region is not None:
@@ -59,5 +65,7 @@ class Parts2WholeApply(Node):
             if not region.any():
                 labels = ", ".join(sorted({reference.label for reference in appearance.references}))
                 warn(f"the region is zero everywhere, so these parts do nothing: {labels}.")
-        applied = AppliedParts(appearance, mask_mode == "zero", strength, start_percent, end_percent, region, levels)
+        applied = AppliedParts(
+            appearance, mask_mode == "zero", strength, start_percent, end_percent, region, levels, by_centre=region_mode == "centre"
+        )
         return io.NodeOutput(apply(model, applied.cut(crop.box) if crop else applied))

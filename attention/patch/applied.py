@@ -26,6 +26,7 @@ class AppliedParts(Carried):
     region: [B, H, W] in 0..1, of any size, where in the target they act; None: everywhere
     factors: of the strength by depth, how often the latent was halved, from 0 on; the last one holds for all greater depths
     crop: what of the region the target shows
+    by_centre: a token acts as the region is at its centre, not as far as it lies in it: see `region_map.at_size`
     """
 
     models: ClassVar[tuple[ModelPatcher, ...]] = ()
@@ -37,6 +38,7 @@ class AppliedParts(Carried):
     region: torch.Tensor | None = None
     factors: tuple[float, ...] = (1.0,)
     crop: Box = WHOLE
+    by_centre: bool = False
 
     def check(self, model: ModelPatcher):
         """raises: ValueError where a reference was encoded for another architecture than the MODEL's"""

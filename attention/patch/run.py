@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 
 from ...pictures.crop import WHOLE, Box, means_of
@@ -17,6 +16,7 @@ from .carried import Carried
 from .host.sampling import areas_of, positive_conds, prompt_id
 from .host.unet import pixels_per_latent, trained_size
 from .host.warnings import warn
+from .region_map import region_of
 
 # Names in transformer_options, and on conditionings: what is applied, the run, what is sampled, the attribution.
 APPLIED, RUN, SAMPLED, ATTRIBUTION = "parts2whole", "parts2whole_run", "parts2whole_sampled", "parts2whole_attribution"
@@ -48,7 +48,7 @@ class Run(Carried):
         return first >= sigma >= last
 
     def region(
-        self, region: torch.Tensor, device: torch.device, latent: int, size: tuple[int, int], crop: Box = WHOLE
+        self, region: torch.Tensor, by_centre: bool, device: torch.device, latent: int, size: tuple[int, int], crop: Box = WHOLE
     ) -> torch.Tensor:
         """Of regions [B, H, W] in 0..1 that of a latent (h, w), [1, 1, h, w]; fewer regions than latents are used in turn.
 
@@ -57,11 +57,9 @@ class Run(Carried):
         number = latent % len(region)
 
         def resize() -> torch.Tensor:
-            if crop == WHOLE:
-                return F.adaptive_avg_pool2d(region[number][None, None], size).to(device)
-            return means_of(region[number:number + 1], crop, size[1], size[0])[None].to(device)
+            return region_of(region[number], crop, size, by_centre).to(device)
 
-        return self.keep(("region", region, number, size, device, crop), (), resize)
+        return self.keep(("region", region, by_centre, number, size, device, crop), (), resize)
 
     def warn(self, message: str):
         """Says it on the sampler's node and in the log, once in a run."""

@@ -17,6 +17,7 @@ from .host.sampling import copy_beside, hooks_in_force
 from .host.unet import block_depths, projections, transformer_blocks
 from .pose import AddPose, encode_pose
 from .reference_keys import project_references
+from .region_map import RegionMap
 from .run import APPLIED, ATTRIBUTION, SAMPLED, Run, run_of
 from .text_rows import TellRows
 from .unet_patches import AddImageTokens, ShareReferences, takes_mask
@@ -104,7 +105,9 @@ def _share_references(
 ):
     model, run, where = call.model, call.run, (call.device, call.dtype)
     regions = tuple(
-        call.batch.spread(partial(run.region, applied.region, call.device, crop=applied.crop))
+        RegionMap(
+            call.batch.spread(partial(run.region, applied.region, applied.by_centre, call.device, crop=applied.crop)), applied.by_centre
+        )
         for applied in parts if applied.region is not None
     )
     depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)

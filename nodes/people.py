@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ..pictures.part import require_finite
+from ..pictures.people import MOST_PEOPLE, Place, people_in_frame
+from .node import Node
+from .sockets import POSE
+
+
+class Parts2WholePeople(Node):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Parts2WholePeople",
+            display_name="People in One Frame",
+            category=POSE,
+            description="Puts the poses of several people into one frame, and gives each person's region, so that everyone wears "
+            "parts of their own.",
+            search_aliases=["two people", "couple", "group", "regional", "multiple characters"],
+            inputs=[
+                io.Autogrow.Input(
+                    "poses",
+                    template=io.Autogrow.TemplatePrefix(
+                        io.Image.Input(
+                            "pose", tooltip="Raw IUV DensePose of one person; later ones stand in front. A single picture may show "
+                            "several people who do not touch: they are numbered from left to right.",
+                        ),
+                        prefix="pose", min=0, max=MOST_PEOPLE,
+                    ),
+                ),
+                io.Int.Input("width", default=768, min=16, max=16384, step=8, tooltip="Width of the frame in pixels."),
+                io.Int.Input("height", default=512, min=16, max=16384, step=8, tooltip="Height of the frame in pixels."),
+                io.String.Input(
+                    "places", default="", optional=True,
+                    tooltip="Where each pose stands: left edge and width as shares of the frame's width, such as '0 0.5, 0.4 0.6'. "
+                    "Poses keep their shape and stand on the lower edge. Empty: side by side.",
+                ),
+                io.Float.Input(
+                    "grow", default=1.0, min=0.0, max=1.0, step=0.01, optional=True, advanced=True,
+                    tooltip="How far a region reaches beyond its person's body, as a share of the frame's height; no further than "
+                    "to places that are nearer to another person. 1: the whole frame is divided.",
+                ),
+                io.Float.Input(
+                    "soft", default=0.0, min=0.0, max=1.0, step=0.01, optional=True, advanced=True,
+                    tooltip="Over which share of the frame's height a region rises from its edge to 1. On its person's body it is "
+                    "1, and in other people's regions 0.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="IUV", tooltip="All poses, for Apply Pose Guider."),
+                *(
+                    io.Mask.Output(
+                        display_name=f"person {number}",
+                        tooltip="Their region, for Apply Parts2Whole with region_mode centre, and for text by mask.",
+                    )
+                    for number in range(1, MOST_PEOPLE + 1)
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, poses, width, height, places="", grow=1.0, soft=0.0) -> io.NodeOutput:
+        given = [pose for pose in poses.values() if pose is not None]
+        for pose in given:
+            require_finite(pose, "The pose picture")
+        iuv, regions = people_in_frame(given, width, height, _read(places), grow, soft)
+        missing = ExecutionBlocker(
+            f"People in One Frame has {len(regions)} people. Connect one more pose, or nothing to the outputs after that of person "
+            f"{len(regions)}."
+        )
+        return io.NodeOutput(iuv, *regions, *[missing] * (MOST_PEOPLE - len(regions)))
+
+
+def _read(text: str) -> list[Place]:
+    """raises: ValueError for anything but pairs of numbers"""
+    places = []
+    for pair in filter(None, (each.strip() for each in text.split(","))):
+        try:
+            place = Place(*map(float, pair.split()))
+        except (TypeError, ValueError):
+            place = None
+        if place is None or not (-1 <= place.x <= 1 and 0 < place.width <= 2):
+            raise ValueError(
+                f"People in One Frame cannot read the place '{pair[:40]}'. Expected a left edge of -1 to 1 and a width above 0 up "
+                "to 2 for each pose, as in '0 0.5, 0.4 0.6'."
+            )
+        places.append(place)
+    return places
