@@ -18,7 +18,7 @@ class Parts2WholePeople(Node):
             category=POSE,
             description="Puts the poses of several people into one frame, and gives each person's region, so that everyone wears "
             "parts of their own.",
-            search_aliases=["two people", "couple", "group", "regional", "multiple characters"],
+            search_aliases=["two people", "couple", "group", "regional", "multiple characters", "多人", "双人"],
             inputs=[
                 io.Autogrow.Input(
                     "poses",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ def region_of(region: torch.Tensor, crop: Box, size: tuple[int, int], by_centre:
     """What a latent (h, w), which shows a crop of a region [H, W], has of it: [1, 1, h, w]. by_centre: as `at_size`"""
     if by_centre:
         rows, columns = (
-            torch.tensor([int((begin + (end - begin) * (2 * i + 1) / (2 * count)) * pixels) for i in range(count)])
+            torch.tensor([int((begin + (end - begin) * Fraction(2 * i + 1, 2 * count)) * pixels) for i in range(count)])
             for begin, end, count, pixels in (
                 (crop.top, crop.bottom, size[0], region.shape[0]), (crop.left, crop.right, size[1], region.shape[1]),
             )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...pictures.crop import WHOLE, Box, means_of
+from ...pictures.crop import WHOLE, Box
 from .applied import Applied
 from .batch import Sampled
 from .carried import Carried

@@ -105,10 +105,8 @@ def _share_references(
 ):
     model, run, where = call.model, call.run, (call.device, call.dtype)
     regions = tuple(
-        RegionMap(
-            call.batch.spread(partial(run.region, applied.region, applied.by_centre, call.device, crop=applied.crop)), applied.by_centre
-        )
-        for applied in parts if applied.region is not None
+        RegionMap(call.batch.spread(partial(run.region, each.region, each.by_centre, call.device, crop=each.crop)), each.by_centre)
+        for each in parts if each.region is not None
     )
     depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)
     bias_as_mask = takes_mask(*where, regions, call.options)

@@ -14,7 +14,8 @@ PITCH = 480  # between rows of nodes with a picture, so that Nodes 2.0, which dr
 MOST_WORDS = 110
 
 LAID_OUT = (
-    "attribution", "detail", "outfit_grid", "paper_doll", "parts_to_whole", "training_free_sd15", "training_free_sdxl", "upscale",
+    "attribution", "detail", "outfit_grid", "paper_doll", "parts_to_whole", "training_free_sd15", "training_free_sdxl",
+    "two_people", "upscale",
 )
 WORKFLOWS = {name: json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in LAID_OUT}
 INSIDE = {
