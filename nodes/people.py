@@ -48,6 +48,7 @@ class Parts2WholePeople(Node):
                     "1, and in other people's regions 0.",
                 ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="IUV", tooltip="All poses, for Apply Pose Guider."),
                 *(
@@ -66,11 +67,20 @@ class Parts2WholePeople(Node):
         for pose in given:
             require_finite(pose, "The pose picture")
         iuv, regions = people_in_frame(given, width, height, _read(places), grow, soft)
-        missing = ExecutionBlocker(
+        missing = (
             f"People in One Frame has {len(regions)} people. Connect one more pose, or nothing to the outputs after that of person "
             f"{len(regions)}."
         )
-        return io.NodeOutput(iuv, *regions, *[missing] * (MOST_PEOPLE - len(regions)))
+        if cls.hidden is not None and _last_used(cls.hidden) > len(regions):
+            raise ValueError(missing)
+        # A later run may use an output that was kept. Only the editor would hear of this.
+        return io.NodeOutput(iuv, *regions, *[ExecutionBlocker(missing)] * (MOST_PEOPLE - len(regions)))
+
+
+def _last_used(hidden) -> int:
+    """The number of the last output that the prompt uses."""
+    inputs = (value for node in hidden.prompt.values() for value in node["inputs"].values())
+    return max((link[1] for link in inputs if isinstance(link, list) and link[:1] == [hidden.unique_id]), default=0)
 
 
 def _read(text: str) -> list[Place]:
