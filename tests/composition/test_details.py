@@ -81,7 +81,7 @@ def test_the_whole_picture_changes_nothing(checkpoint, everything):
     assert torch.equal(redraw(checkpoint, model, image), redraw(checkpoint, whole, image))
 
 
-@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (64, 40)], ids=["pixel by pixel", "between the pixels"])
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (37, 29)], ids=["pixel by pixel", "between the pixels"])
 def test_a_crop_of_a_crop_is_a_crop(checkpoint, appearance, size):
     pose = torch.nn.functional.interpolate(picture("pose").movedim(-1, 1), size).movedim(1, -1)
     region = soft_region(size=size)
@@ -139,6 +139,27 @@ def test_regions_are_those_of_the_whole_at_that_place(region):
     columns = torch.zeros(WIDTH)
     columns[43:85], columns[42], columns[85] = 1, 1 / 3, 1 / 3
     assert float(as_one) == pytest.approx(float((region[0, 64:128] @ columns).mean() / columns.sum()), abs=1e-4)
+
+
+def test_the_unet_gets_places_between_the_pixels(checkpoint, appearance, draw):
+    """Of a pose and a region whose pixels the crop's sides run through."""
+    pose = torch.nn.functional.interpolate(picture("pose").movedim(-1, 1), (37, 29)).movedim(1, -1)
+    region = soft_region(size=(37, 29))
+    model, _ = crop(apply_pose(apply_parts(checkpoint.model, appearance, region=region), checkpoint.pose_guider, pose))
+    seen = []
+
+    def keep(executor, *args, **kwargs):
+        regions = args[5]["patches_replace"]["attn1"]["middle", 0, 0].regions
+        seen.append((regions[0], args[5]["patches"]["input_block_patch"][-1].features))
+        return executor(*args, **kwargs)
+
+    model.add_wrapper(WrappersMP.DIFFUSION_MODEL, keep)
+    draw(model, steps=1, cfg=1.0)
+    (got_region, got_pose), *_ = seen
+    fine = region.repeat_interleave(48, 1).repeat_interleave(32, 2)[:, 444:1332, 232:696]  # a quarter of each side left out
+    assert torch.allclose(got_region, torch.nn.functional.adaptive_avg_pool2d(fine, (24, 16))[None], atol=1e-5)
+    whole = encode_pose(checkpoint.pose_guider.model, pose, (48, 32), torch.device("cpu"))
+    assert rel(got_pose[..., 4:-4, 4:-4], whole[..., 16:32, 12:20]) < 2e-2
 
 
 def test_each_latent_of_a_batch_has_its_own_pose_and_region(checkpoint, appearance, pose):
