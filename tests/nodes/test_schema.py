@@ -13,7 +13,7 @@ from parts2whole.nodes import sockets
 # Where the editor's menu has each node.
 TASKS = {
     f"Parts2Whole{node}": task for task, nodes in {
-        "parts": "LoadPart MakePart PhotoToParts LabelMapToParts RefineMask CutOut",
+        "parts": "LoadPart LoadParts MakePart PhotoToParts LabelMapToParts RefineMask CutOut",
         "pose": "ApplyPose PoseToIUV PoseRegion",
         "encode": "Loader EncodeLabels EncodeAppearance ModelAsEncoder DescribeParts",
         "apply": "Apply ApplyImageAttention ApplyReferences ReferenceParts Levels Sigmas",
@@ -22,6 +22,7 @@ TASKS = {
         "look": "PreviewParts RecordAttribution ShowAttribution",
     }.items() for node in nodes.split()
 }
+FILES = ("checkpoint", "image", "images", "folder", "parser", "file")  # what is there to choose
 SNAPSHOT = Path(__file__).with_name("schema.json")
 NODES = our_nodes()
 
@@ -34,7 +35,7 @@ def describe(node) -> dict:
         for name, (io_type, options) in info["input"].get(kind, {}).items():
             entry = {"type": io_type, "required": kind == "required"}
             for key in ("options", "default", "min", "max", "step", "template"):
-                if key in options and not (key == "options" and name in ("checkpoint", "image", "parser", "file")):
+                if key in options and not (key == "options" and name in FILES):
                     entry[key] = options[key]
             inputs[name] = entry
     outputs = list(zip(info["output"], info["output_name"]))
