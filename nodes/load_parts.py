@@ -8,7 +8,7 @@ from ..attention.patch.host.warnings import warn
 from ..pictures.part import LABELS, escaped
 from ..pictures.part_file import covers_too_much
 from ..pictures.part_files import BY_FILE_NAME, NO_FOLDER, list_folders, names_of, read_parts
-from ..pictures.picture_file import list_pictures, picture_path
+from ..pictures.picture_file import picture_path
 from .node import Node
 from .shown import KEPT, shown_parts
 from .sockets import PARTS, PartSocket
@@ -27,10 +27,10 @@ class Parts2WholeLoadParts(Node):
                 "load folder", "batch", "load garments", "load outfit", "reference", "clothes", "outfit", "衣服", "参考",
             ],
             inputs=[
-                io.Combo.Input(
-                    "images", options=list_pictures(), upload=io.UploadType.image, image_folder=io.FolderType.input,
-                    extra_dict={"allow_batch": True},
-                    tooltip="The pictures: choose several by the button, or drop them on the node. Each is a part.",
+                io.String.Input(
+                    "images", multiline=True, default="",
+                    tooltip="Names of pictures in ComfyUI's input folder, one on each line. Choose several by the button, or drop "
+                    "them on the node. Each is a part.",
                 ),
                 io.Combo.Input(
                     "folder", options=list_folders(), default=NO_FOLDER, optional=True,

@@ -25,10 +25,10 @@ def list_folders() -> list[str]:
     return [NO_FOLDER, *folders]
 
 
-def names_of(images: list[str] | str | None, folder: str) -> list[str]:
+def names_of(images: str, folder: str) -> list[str]:
     """The files that are meant: all pictures of the folder, or else those that were chosen.
 
-    images: names in the input folder, as a list or one on each line
+    images: names in the input folder, one on each line
     folder: one of `list_folders`
     raises: ValueError for none, for more than MOST_PARTS, and for what is not a picture inside the input folder
     """
@@ -37,9 +37,8 @@ def names_of(images: list[str] | str | None, folder: str) -> list[str]:
         if not names:
             raise ValueError(f"Load Parts found no picture in the folder '{escaped(folder)}' of ComfyUI's input folder.")
     else:
-        names = [name.strip() for name in images.splitlines()] if isinstance(images, str) else images or []
-        names = [name for name in names if name != ""]
-    if not isinstance(names, list) or not names:
+        names = [name for line in str(images or "").splitlines() if (name := line.strip())]
+    if not names:
         raise ValueError("Load Parts got no picture: choose several by its button, drop them on it, or choose a folder.")
     if len(names) > MOST_PARTS:
         raise ValueError(f"Load Parts got {len(names)} pictures, and at most {MOST_PARTS} are read: choose fewer.")

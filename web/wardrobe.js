@@ -10,7 +10,7 @@ function show(node, file) {
   const picture = new Image()
   picture.onload = () => {
     node.imgs = [picture]
-    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1] + 220)])
+    node.setSize([node.size[0], Math.max(node.size[1], 300)])
     node.setDirtyCanvas(true, true)
   }
   picture.onerror = () => {

@@ -80,7 +80,7 @@ def test_what_people_type_is_a_search_word_of_some_node(word):
 
 def test_every_socket_has_a_colour_that_tells_it_from_the_others_and_from_the_hosts():
     """As distances in red, green and blue, each 0..255."""
-    script = (ROOT / "web" / "colours.js").read_text()
+    script = (ROOT / "web" / "nodes.js").read_text()
     ours = dict(re.findall(r"^  (P2W_[A-Z_]+): \"(#[0-9a-f]{6})\"", script, re.MULTILINE))
     types = {socket.io_type for name, socket in vars(sockets).items() if name.endswith("Socket")}
     assert ours.keys() == types and len(types) > 8
