@@ -16,6 +16,7 @@ from .nodes.encode_labels import Parts2WholeEncodeLabels
 from .nodes.levels import Parts2WholeLevels
 from .nodes.load_checkpoint import Parts2WholeLoader
 from .nodes.load_part import Parts2WholeLoadPart
+from .nodes.load_parts import Parts2WholeLoadParts
 from .nodes.make_part import Parts2WholeMakePart
 from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
 from .nodes.outfit_grid import Parts2WholeOutfitGrid, Parts2WholeOutfitSheet
@@ -44,6 +45,7 @@ class Parts2WholeExtension(ComfyExtension):
         return [
             Parts2WholeLoader,
             Parts2WholeLoadPart,
+            Parts2WholeLoadParts,
             Parts2WholeMakePart,
             Parts2WholeRefineMask,
             Parts2WholePhotoToParts,

@@ -58,7 +58,9 @@ class Parts2WholeCutOut(Node):
             "others look at the pictures too, and would see what is around the part.",
             search_aliases=["remove background", "crop to mask", "part to image"],
             inputs=[
-                PartSocket.Input("part", tooltip="From Load Part, Part from Image, Photo to Parts or Label Map to Parts."),
+                PartSocket.Input(
+                    "part", tooltip="From Load Part, Load Parts, Part from Image, Photo to Parts or Label Map to Parts."
+                ),
                 io.Combo.Input(
                     "fit", options=["crop", "whole"], default="crop",
                     tooltip="crop: the box around the mask. whole: all of the picture.",
@@ -72,4 +74,5 @@ class Parts2WholeCutOut(Node):
 
     @classmethod
     def execute(cls, part, fit="crop") -> io.NodeOutput:
-        return io.NodeOutput(*side_by_side(cut_outs(part, fit)))
+        parts = part if isinstance(part, tuple) else (part,)
+        return io.NodeOutput(*side_by_side([cut for each in parts for cut in cut_outs(each, fit)]))

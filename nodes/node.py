@@ -107,7 +107,9 @@ def _require(node: str, socket: io.Input, value: Any):
 
 
 def _is(expected: Any, value: Any) -> bool:
-    """expected: the type that a socket of ours names, or a tuple of any number of these"""
+    """expected: the type that a socket of ours names, a tuple of any number of these, or several such types of which it is one"""
+    if isinstance(expected, tuple):
+        return value != () and any(_is(each, value) for each in expected)
     if get_origin(expected) is tuple:
         return isinstance(value, tuple) and all(isinstance(each, get_args(expected)[0]) for each in value)
     return not isinstance(expected, type) or isinstance(value, expected)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import uuid
+from collections.abc import Iterable, Sequence
 
 import torch
 from comfy_api.latest import ui
 from comfy_execution.utils import get_executing_context
+from PIL import Image
 from server import PromptServer
 
+from ..attention.bank import Appearance
 from ..pictures.part import Part
+from ..sheets.appearance_sheet import appearance_sheet
 from ..sheets.kept_sheet import kept_shares, kept_sheet
 from ..sheets.writing import notes
 
@@ -29,7 +34,20 @@ def shown(sheet: torch.Tensor, labels: Iterable[str], cls) -> dict:
     return output
 
 
-def shown_parts(parts: list[Part], cls) -> dict:
+def shown_parts(parts: Sequence[Part], cls) -> dict:
     """What the node `cls` gives to the editor: the parts' pictures with the rest dimmed, and the share of each that is kept."""
     shares = tuple(round(share, 4) for part in parts for share in kept_shares(part))
     return {**ui.PreviewImage(kept_sheet(parts), cls=cls).as_dict(), KEPT: shares}
+
+
+def shown_appearance(appearance: Appearance, cls) -> dict:
+    """What the node `cls` gives to the editor: the small pictures of what is worn."""
+    return {**ui.PreviewImage(appearance_sheet(appearance), cls=cls).as_dict(), KEPT: ()}
+
+
+def save_sheet_beside(path: str, appearance: Appearance):
+    """Writes the same as PNG beside a file of the wardrobe, under its name: web/wardrobe.js shows it when the file is chosen."""
+    sheet = appearance_sheet(appearance)[0].mul(255).round().byte().numpy()
+    picture, part = os.path.splitext(path)[0] + ".png", f"{path}.{uuid.uuid4().hex}.part"
+    Image.fromarray(sheet).save(part, format="PNG")
+    os.replace(part, picture)

@@ -14,7 +14,7 @@ from ..pictures.outfits import OutfitGrid
 from ..pictures.part import LABELS, LabelledPart, Part
 
 PartSocket = io.Custom("P2W_PART")
-PartSocket.Type = Part
+PartSocket.Type = (Part, tuple[Part, ...])  # one, or all that Load Parts loads
 PartsSocket = io.Custom("P2W_PARTS")
 PartsSocket.Type = tuple[LabelledPart, ...]
 AppearanceEncoderSocket = io.Custom("P2W_APPEARANCE_ENCODER")
@@ -59,7 +59,7 @@ def parts_input() -> io.Input:
     return io.Autogrow.Input(
         "parts",
         template=io.Autogrow.TemplatePrefix(
-            PartSocket.Input("part", tooltip="From Load Part, Part from Image, Photo to Parts or Label Map to Parts."),
+            PartSocket.Input("part", tooltip="From Load Part, Load Parts, Part from Image, Photo to Parts or Label Map to Parts."),
             prefix="part", min=0, max=16
         ),
     )
@@ -71,7 +71,7 @@ def gathered(parts: dict, node: str) -> list[Part]:
     raises: ValueError where there is none
     """
     empty = [slot for slot, part in parts.items() if part is None]
-    parts = [part for part in parts.values() if part is not None]
+    parts = [each for part in parts.values() if part is not None for each in (part if isinstance(part, tuple) else (part,))]
     if parts and empty:
         warn(
             f"no part came to {', '.join(empty)}, and the picture is made without: the photograph shows none. If it does, lower "

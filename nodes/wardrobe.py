@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, new_path, save_appearance, shown_path
 from .node import Node
+from .shown import save_sheet_beside, shown_appearance
 from .sockets import OUTFITS, AppearanceEncoderSocket, AppearanceSocket
 
 
@@ -33,7 +34,9 @@ class Parts2WholeSaveAppearance(Node):
     def execute(cls, appearance, filename_prefix) -> io.NodeOutput:
         path = new_path(filename_prefix)
         save_appearance(appearance, path)
-        return io.NodeOutput(appearance, ui={"text": (shown_path(path),)})
+        sheet = shown_appearance(appearance, cls)
+        save_sheet_beside(path, appearance)
+        return io.NodeOutput(appearance, ui={"text": (shown_path(path),), **sheet})
 
 
 class Parts2WholeLoadAppearance(Node):
@@ -74,4 +77,5 @@ class Parts2WholeLoadAppearance(Node):
 
     @classmethod
     def execute(cls, file, appearance_encoder=None) -> io.NodeOutput:
-        return io.NodeOutput(load_appearance(appearance_path(file), appearance_encoder))
+        appearance = load_appearance(appearance_path(file), appearance_encoder)
+        return io.NodeOutput(appearance, ui=shown_appearance(appearance, cls))

@@ -27,6 +27,16 @@ def list_pictures() -> list[str]:
     return sorted(folder_paths.filter_files_content_types(files, ["image"]))
 
 
+def list_pictures_in(folder: str) -> list[str]:
+    """The names of the pictures in a folder of the input folder, with the folder; none for what is no folder there."""
+    root = os.path.realpath(folder_paths.get_input_directory())
+    path = os.path.realpath(os.path.join(root, folder))
+    if os.path.dirname(path) != root or not os.path.isdir(path):
+        return []
+    files = [f"{folder}/{name}" for name in os.listdir(path) if _is_file_inside(root, f"{folder}/{name}")]
+    return sorted(folder_paths.filter_files_content_types(files, ["image"]))
+
+
 def picture_path(name: str) -> str:
     """Where the picture is. The host's endings " [output]" and " [temp]" name its other folders.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
 from ..pictures.part import Part, mask_or_alpha
 from .sheet import GAP, as_given, in_a_column, in_a_row, scaled, to_tensor, width_at, written
-from .writing import Caption, plain_font
+from .writing import Caption, captions, plain_font
 
-HEIGHT, MOST_SHOWN, DIM = 320, 16, 0.18
+HEIGHT, MOST_SHOWN, IN_A_ROW, DIM = 320, 64, 4, 0.18
 
 
 def kept_shares(part: Part) -> list[float]:
@@ -18,15 +20,24 @@ def kept_shares(part: Part) -> list[float]:
     return mask_or_alpha(part.image, part.mask).flatten(1).mean(1).tolist()
 
 
-def kept_sheet(parts: list[Part], height: int = HEIGHT) -> torch.Tensor:
-    """The pictures side by side, at most MOST_SHOWN of them, each of this height in pixels: [1, H, W, 3] in 0..1"""
-    tiles = [tile for part in parts for tile in _tiles(part, height)][:MOST_SHOWN]
-    return to_tensor(in_a_row(tiles) if len(tiles) > 1 else tiles[0])
+def kept_sheet(parts: Sequence[Part]) -> torch.Tensor:
+    """The pictures, at most MOST_SHOWN of them, IN_A_ROW of them side by side, with the labels of several parts: [1, H, W, 3] in
+    0..1"""
+    headings = captions(part.label for part in parts) if len(parts) > 1 else {}
+    lines = max((len(caption.lines) for caption in headings.values()), default=0)
+    height = HEIGHT if len(parts) == 1 else HEIGHT // 2
+    tiles = []
+    for part in parts:
+        heading = [written(headings[part.label], lines=lines, centred=True)] if headings else []
+        tiles += [in_a_column([picture, *heading, share], GAP // 2, True) for picture, share in _shown(part, height)]
+    rows = [in_a_row(tiles[i:i + IN_A_ROW]) for i in range(0, min(len(tiles), MOST_SHOWN), IN_A_ROW)]
+    return to_tensor(in_a_column(rows, GAP))
 
 
-def _tiles(part: Part, height: int) -> list[Image.Image]:
+def _shown(part: Part, height: int) -> list[tuple[Image.Image, Image.Image]]:
+    """Each picture, and its share in writing."""
     return [
-        in_a_column([_dimmed(picture, mask, height), written(Caption((f"{100 * share:.0f}% kept",), plain_font()))], GAP // 2, True)
+        (_dimmed(picture, mask, height), written(Caption((f"{100 * share:.0f}% kept",), plain_font())))
         for picture, mask, share in zip(part.image, mask_or_alpha(part.image, part.mask), kept_shares(part))
     ]
 

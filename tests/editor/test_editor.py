@@ -318,6 +318,43 @@ def test_a_picture_is_uploaded_by_the_widget(page, server, tmp_path):
     assert (Path(server.base) / "input" / "red_shirt.png").read_bytes() == (tmp_path / "red_shirt.png").read_bytes()
 
 
+def test_several_pictures_become_parts_by_one_button_or_by_dropping_them(page, server, tmp_path):
+    for name in ("red_shoes.png", "my_face.png"):
+        Image.new("RGB", (64, 96), "red").save(tmp_path / name)
+    page.evaluate("app.graph.clear(); app.graph.add(LiteGraph.createNode('Parts2WholeLoadParts'))")
+    widget = "app.graph.nodes[0].widgets.find(widget => widget.name === '{}')"
+    with page.expect_file_chooser() as chooser:
+        page.evaluate(widget.format("upload") + ".callback()")
+    chooser.value.set_files([tmp_path / "red_shoes.png", tmp_path / "my_face.png"])
+    page.wait_for_function(widget.format("images") + ".value === 'red_shoes.png\\nmy_face.png'", timeout=WAIT)
+    assert (Path(server.base) / "input" / "my_face.png").is_file()
+    page.evaluate("""async () => {
+        const dropped = new DataTransfer()
+        for (const name of ['dropped_1.png', 'dropped_2.png']) {
+            const canvas = new OffscreenCanvas(20, 30)
+            canvas.getContext('2d').fillRect(0, 0, 9, 9)
+            dropped.items.add(new File([await canvas.convertToBlob({type: 'image/png'})], name, {type: 'image/png'}))
+        }
+        await app.graph.nodes[0].onDragDrop({dataTransfer: dropped})
+    }""")
+    assert page.evaluate(widget.format("images") + ".value") == "dropped_1.png\ndropped_2.png"
+
+
+def test_what_a_file_of_the_wardrobe_holds_is_seen_when_it_is_chosen(page, server):
+    folder = Path(server.base) / "output" / "wardrobe" / "mine"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "one.safetensors").touch()
+    Image.new("RGB", (77, 50), "red").save(folder / "one.png")
+    page.evaluate("app.graph.clear(); app.graph.add(LiteGraph.createNode('Parts2WholeLoadAppearance'))")
+    page.evaluate("app.refreshComboInNodes()")
+    page.evaluate("""() => {
+        const widget = app.graph.nodes[0].widgets[0]
+        widget.value = 'mine/one.safetensors'
+        widget.callback(widget.value)
+    }""")
+    page.wait_for_function("app.graph.nodes[0].imgs?.[0].naturalWidth === 77", timeout=WAIT)
+
+
 def test_the_help_page_of_a_node_is_served(page):
     text = page.evaluate(
         "fetch('/extensions/comfyui-parts2whole/docs/Parts2WholeApply.md').then(response => response.text())"

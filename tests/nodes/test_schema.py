@@ -13,7 +13,7 @@ from parts2whole.nodes import sockets
 # Where the editor's menu has each node.
 TASKS = {
     f"Parts2Whole{node}": task for task, nodes in {
-        "parts": "LoadPart MakePart PhotoToParts LabelMapToParts RefineMask CutOut",
+        "parts": "LoadPart LoadParts MakePart PhotoToParts LabelMapToParts RefineMask CutOut",
         "pose": "ApplyPose PoseToIUV PoseRegion People",
         "encode": "Loader EncodeLabels EncodeAppearance ModelAsEncoder DescribeParts",
         "apply": "Apply ApplyImageAttention ApplyReferences ReferenceParts Levels Sigmas",
@@ -22,6 +22,7 @@ TASKS = {
         "look": "PreviewParts RecordAttribution ShowAttribution",
     }.items() for node in nodes.split()
 }
+FILES = ("checkpoint", "image", "images", "folder", "parser", "file")  # what is there to choose
 SNAPSHOT = Path(__file__).with_name("schema.json")
 NODES = our_nodes()
 
@@ -34,7 +35,7 @@ def describe(node) -> dict:
         for name, (io_type, options) in info["input"].get(kind, {}).items():
             entry = {"type": io_type, "required": kind == "required"}
             for key in ("options", "default", "min", "max", "step", "template"):
-                if key in options and not (key == "options" and name in ("checkpoint", "image", "parser", "file")):
+                if key in options and not (key == "options" and name in FILES):
                     entry[key] = options[key]
             inputs[name] = entry
     outputs = list(zip(info["output"], info["output_name"]))
@@ -79,7 +80,7 @@ def test_what_people_type_is_a_search_word_of_some_node(word):
 
 def test_every_socket_has_a_colour_that_tells_it_from_the_others_and_from_the_hosts():
     """As distances in red, green and blue, each 0..255."""
-    script = (ROOT / "web" / "colours.js").read_text()
+    script = (ROOT / "web" / "nodes.js").read_text()
     ours = dict(re.findall(r"^  (P2W_[A-Z_]+): \"(#[0-9a-f]{6})\"", script, re.MULTILINE))
     types = {socket.io_type for name, socket in vars(sockets).items() if name.endswith("Socket")}
     assert ours.keys() == types and len(types) > 8

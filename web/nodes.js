@@ -1,6 +1,9 @@
-// The colours of links between our nodes, which tell what they carry. A colour palette that names them wins.
+// How our nodes look: the colours of their links tell what they carry, where the palette does not name them, and a node that the
+// editor fits to its slots is wide enough for its title.
 import { app } from "../../scripts/app.js"
 
+const LETTER = 7.5 // of a title, in pixels
+const BESIDE = 60
 const COLOURS = {
   P2W_PART: "#d9a066",
   P2W_PARTS: "#a5522d",
@@ -28,10 +31,19 @@ function paint() {
 }
 
 app.registerExtension({
-  name: "Parts2Whole.Colours",
+  name: "Parts2Whole.Nodes",
   setup() {
     paint()
     app.ui.settings.addEventListener?.("Comfy.ColorPalette.change", () => setTimeout(paint, 500))
   },
   afterConfigureGraph: paint,
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith("Parts2Whole")) return
+    const computeSize = node.computeSize
+    node.computeSize = function (...given) {
+      const size = computeSize.apply(this, given)
+      size[0] = Math.max(size[0], LETTER * String(this.title).length + BESIDE)
+      return size
+    }
+  },
 })
