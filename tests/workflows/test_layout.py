@@ -13,7 +13,7 @@ PICTURES = ("Parts2WholeLoadPart", "LoadImage")
 PITCH = 480  # between rows of nodes with a picture, so that Nodes 2.0, which draws them higher, has room
 MOST_WORDS = 110
 
-LAID_OUT = ("attribution", "outfit_grid", "paper_doll", "parts_to_whole", "training_free_sd15", "training_free_sdxl")
+LAID_OUT = ("attribution", "from_photos", "outfit_grid", "paper_doll", "parts_to_whole", "training_free_sd15", "training_free_sdxl")
 WORKFLOWS = {name: json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in LAID_OUT}
 INSIDE = {name: workflow["definitions"]["subgraphs"][0] for name, workflow in WORKFLOWS.items()}
 GRAPHS = {**WORKFLOWS, **{f"{name}, inside": graph for name, graph in INSIDE.items()}}
@@ -143,8 +143,9 @@ def test_pictures_have_room_in_nodes_2(workflow):
 @each_workflow
 def test_parts_are_named_for_what_they_are(workflow):
     titles = [name(node) for node in workflow["nodes"] if node["type"] == "Parts2WholeLoadPart"]
-    assert titles and {title.rstrip(" 123") for title in titles} <= {"Face", "Hair", "Top", "Trousers", "Shoes"}
+    assert {title.rstrip(" 123") for title in titles} <= {"Face", "Hair", "Top", "Trousers", "Shoes"}
     assert len({*titles}) == len(titles)
+    assert titles or [node for node in workflow["nodes"] if node["type"] == "Parts2WholePhotoToParts"]
 
 
 @each_workflow
