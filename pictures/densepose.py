@@ -6,7 +6,6 @@ import glob
 import os
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 
 from .densepose_maps import People, find_people, iuv_of, largest_first, scaled
 from .model_folders import names_below, path_below
+from .on_device import device_of, load_whole
 from .torchscript import last_line, load_torchscript
 
 FOLDER = "densepose"
@@ -65,20 +65,13 @@ def pose_of_photo(images: torch.Tensor, path: str, person: int, swap_uv: bool) -
     progress = comfy.utils.ProgressBar(1 + len(images))
     model = load_torchscript(path, MEND)
     convention = _convention(model, path)
-    patcher = comfy.model_patcher.ModelPatcher(
-        # In a module of our own: the host sets attributes of it.
-        torch.nn.ModuleList([model]),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    # Whole, since the host cannot split a TorchScript module between devices.
-    comfy.model_management.load_models_gpu([patcher], memory_required=MEMORY, force_full_load=True)
+    patcher = load_whole(model, _device(), MEMORY)
     progress.update(1)
     found = []
     for i, image in enumerate(images):
         comfy.model_management.throw_exception_if_processing_interrupted()
         try:
-            people = _people(model, convention, image[..., :3], patcher.load_device)
+            people = _people(model, convention, image[..., :3], device_of(patcher))
             iuv, body = _chosen(people, *image.shape[:2], person)
         except ValueError as error:
             where = f"Picture {i + 1} of {len(images)}: " if len(images) > 1 else ""
@@ -102,14 +95,22 @@ def _convention(model: torch.jit.ScriptModule, path: str) -> str:
     )
 
 
+def _device() -> torch.device:
+    """The host's device, where it is the CPU, or CUDA's kind: others lack operators of such models, as torchvision's nms."""
+    device = comfy.model_management.get_torch_device()
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
 def _people(model: torch.jit.ScriptModule, convention: str, image: torch.Tensor, device: torch.device) -> People:
     """Everyone in a picture, in its pixels. image: [H, W, 3] in 0..1"""
     height, width = image.shape[:2]
     x = y = 1.0
     if convention == TUPLE:
         pixels, x, y = _prepared(image)
-    else:  # such a model scales the picture by itself, and takes OpenCV's order: [H, W, BGR]
-        pixels = image.flip(-1)
+    else:
+        # Such a model takes OpenCV's order, [H, W, BGR], and scales the picture by itself before it takes it to its own device:
+        # on the CPU, since CUDA scales no bytes.
+        pixels, device = image.flip(-1), torch.device("cpu")
     pixels = (pixels.cpu().clamp(0, 1) * 255).round().byte().contiguous().to(device)
     try:
         # Not optimized: fused kernels of a later call would give other numbers than those of the first.
