@@ -45,7 +45,7 @@ lint: ## ruff, as CI runs it
 bench: ## what references cost, as ratios; options by ARGS, see docs/performance.md
 	@$(call in_host,pytest matplotlib) "$$PYTHON" bench/bench.py $(ARGS)
 
-full-size: ## the whole workflow at the release's size with random weights: 13 GB of memory (it fails above 20), 6 GB of disk, some patience
+full-size: ## the whole workflow at the release's size with random weights: from photographs by PHOTOS=1; 13 GB of memory (it fails above 20), 6 GB of disk, some patience
 	@$(call in_host) "$$PYTHON" bench/full_size.py
 
 FIGURES ?= paper_dolls

@@ -22,6 +22,7 @@ from .nodes.model_as_encoder import Parts2WholeModelAsEncoder
 from .nodes.outfit_grid import Parts2WholeOutfitGrid, Parts2WholeOutfitSheet
 from .nodes.people import Parts2WholePeople
 from .nodes.photo_to_parts import Parts2WholeLabelMapToParts, Parts2WholePhotoToParts
+from .nodes.pose_from_photo import Parts2WholePoseFromPhoto
 from .nodes.pose_region import Parts2WholePoseRegion
 from .nodes.pose_to_iuv import Parts2WholePoseToIUV
 from .nodes.preview_parts import Parts2WholePreviewParts
@@ -29,7 +30,7 @@ from .nodes.reference_parts import Parts2WholeApplyReferences, Parts2WholeRefere
 from .nodes.refine_mask import Parts2WholeRefineMask
 from .nodes.sigmas import Parts2WholeSigmas
 from .nodes.wardrobe import Parts2WholeLoadAppearance, Parts2WholeSaveAppearance
-from .pictures import human_parsing
+from .pictures import densepose, human_parsing
 from .pictures.example_pictures import copy_example_pictures
 
 WEB_DIRECTORY = "./web"
@@ -39,6 +40,7 @@ class Parts2WholeExtension(ComfyExtension):
     async def on_load(self):
         checkpoint_files.register_folder()
         human_parsing.register_folder()
+        densepose.register_folder()
         copy_example_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -58,6 +60,7 @@ class Parts2WholeExtension(ComfyExtension):
             Parts2WholeCombineAppearances,
             Parts2WholeSaveAppearance,
             Parts2WholeLoadAppearance,
+            Parts2WholePoseFromPhoto,
             Parts2WholePoseToIUV,
             Parts2WholePoseRegion,
             Parts2WholePeople,

@@ -48,7 +48,7 @@ class Parts2WholeApplyPose(Node):
         require_finite(image, "The pose picture")
         kind = pose_kind(image)
         if kind != IUV:
-            mend = "Convert it by DensePose to IUV." if kind == COLOUR_MAPPED else "Make an IUV picture of the pose."
+            mend = "Convert it by DensePose to IUV." if kind == COLOUR_MAPPED else "Make one of a photograph by Pose from Photo."
             warn(
                 f"the pose picture is {kind}. The public release was trained with raw IUV DensePose (part index 0..24 in blue) and "
                 f"will hardly follow it. {mend}"

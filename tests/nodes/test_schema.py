@@ -14,7 +14,7 @@ from parts2whole.nodes import sockets
 TASKS = {
     f"Parts2Whole{node}": task for task, nodes in {
         "parts": "LoadPart LoadParts MakePart PhotoToParts LabelMapToParts RefineMask CutOut",
-        "pose": "ApplyPose PoseToIUV PoseRegion People",
+        "pose": "ApplyPose PoseFromPhoto PoseToIUV PoseRegion People",
         "encode": "Loader EncodeLabels EncodeAppearance ModelAsEncoder DescribeParts",
         "apply": "Apply ApplyImageAttention ApplyReferences ReferenceParts Levels Sigmas",
         "detail": "CropForDetail PasteDetail CropBox",
