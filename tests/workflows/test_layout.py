@@ -13,10 +13,7 @@ PICTURES = ("Parts2WholeLoadPart", "LoadImage")
 PITCH = 480  # between rows of nodes with a picture, so that Nodes 2.0, which draws them higher, has room
 MOST_WORDS = 110
 
-LAID_OUT = (
-    "attribution", "detail", "outfit_grid", "paper_doll", "parts_to_whole", "training_free_sd15", "training_free_sdxl", "upscale",
-)
-WORKFLOWS = {name: json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in LAID_OUT}
+WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows").glob("*.json"))}
 INSIDE = {
     f"{name}, {graph['name']}": graph for name, workflow in WORKFLOWS.items() for graph in workflow["definitions"]["subgraphs"]
 }

@@ -142,7 +142,7 @@ def test_a_blueprint_is_what_a_workflow_has_in_it(name):
     assert {*words.split()} <= {*blueprint["extra"]["BlueprintSearchAliases"]}
 
 
-@pytest.mark.parametrize("name", [name for name in WORKFLOWS if not name.startswith("edit_")])
+@pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_app_names_controls_that_there_are(name):
     workflow = load(f"{name}.json")
     nodes = {str(node["id"]): node for node in workflow["nodes"]}
