@@ -49,7 +49,7 @@ full-size: ## the whole workflow at the release's size with random weights: 13 G
 	@$(call in_host) "$$PYTHON" bench/full_size.py
 
 thumbnails: ## the pictures of the workflows in the template browser, again: for a new model of dolls, or a new workflow
-	@$(call in_host) PYTHONPATH=tests "$$PYTHON" bench/thumbnails.py
+	@$(call in_host) "$$PYTHON" bench/thumbnails.py
 
 FIGURES ?= paper_dolls
 

@@ -143,7 +143,8 @@ def test_nodes_2_covers_no_wire_either(workflow):
 def test_no_half_is_empty(workflow):
     """Nodes cover more than two fifths of the left, the right, the upper and the lower half, and of each group."""
     boxes = [box(node) for node in workflow["nodes"]]
-    left, top, right, bottom = min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
     across, down = (left + right) / 2, (top + bottom) / 2
     parts = [(left, top, across, bottom), (across, top, right, bottom), (left, top, right, down), (left, down, right, bottom)]
     parts += [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in workflow["groups"])]
