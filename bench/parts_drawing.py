@@ -2,10 +2,13 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE, FINER = 640, 3  # pixels; drawn FINER times as large and made smaller, so that lines are smooth
+SIDE, TITLE, FINER = 640, 100, 3  # pixels; drawn FINER times as large and made smaller, so that lines are smooth
 INK, PAPER = (45, 50, 58), (250, 250, 247)
 SKIN, TOP, TROUSERS, SHOES = (244, 214, 190), (236, 122, 106), (98, 148, 205), (246, 190, 84)
-TOP_OUTLINE = [(-30, -45), (-12, -45), (0, -36), (12, -45), (30, -45), (60, -10), (40, 8), (30, -4), (30, 50), (-30, 50), (-30, -4), (-40, 8), (-60, -10)]
+TOP_OUTLINE = [
+    (-30, -45), (-12, -45), (0, -36), (12, -45), (30, -45), (60, -10), (40, 8),
+    (30, -4), (30, 50), (-30, 50), (-30, -4), (-40, 8), (-60, -10),
+]
 TROUSERS_OUTLINE = [(-30, -50), (30, -50), (36, 55), (8, 55), (0, -10), (-8, 55), (-36, 55)]
 
 
@@ -92,5 +95,10 @@ def drawing(name: str, parts: tuple[str, ...], paper: tuple[int, int, int]) -> I
         arrow.line((side + 54, middle), (312, end), width=5)
         arrow.shape([(322, end), (302, end - 10), (302, end + 10)], INK)
     person(draw, 465, 300, parts)
-    draw.text((SIDE * FINER / 2, 588 * FINER), name, INK, ImageFont.load_default(46 * FINER), anchor="mm")
-    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return titled(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), name)
+
+
+def titled(thumbnail: Image.Image, title: str) -> Image.Image:
+    """The thumbnail, with a title in its lowest TITLE pixels."""
+    ImageDraw.Draw(thumbnail).text((SIDE / 2, SIDE - TITLE / 2), title, INK, ImageFont.load_default(46), anchor="mm")
+    return thumbnail

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.server import ROOT, ComfyServer
-from parts_drawing import SIDE, drawing
+from parts_drawing import SIDE, TITLE, drawing, titled
 from PIL import Image, ImageOps
 
 sys.path.append(str(ROOT))
@@ -37,17 +37,19 @@ def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
 def doll(outputs: dict[str, Image.Image], parts: list[Image.Image]) -> Image.Image:
     """The parts at the left, each as large as it can be, and who wears them."""
     thumbnail = Image.new("RGB", (SIDE, SIDE), PAPER)
-    room = (SIDE - GAP) // len(parts) - GAP
+    room = (SIDE - TITLE - GAP) // len(parts) - GAP
     for i, part in enumerate(parts):
         part = part.convert("RGBA")
         thumbnail.paste(fitted(part.crop(part.getchannel("A").getbbox()), 170, room), (GAP, GAP + i * (room + GAP)))
-    picture = fitted(outputs["SaveImage"], SIDE - 170 - 3 * GAP, SIDE - 2 * GAP)
+    picture = fitted(outputs["SaveImage"], SIDE - 170 - 3 * GAP, SIDE - TITLE - GAP)
     thumbnail.paste(picture, (170 + 2 * GAP, GAP))
-    return thumbnail
+    return titled(thumbnail, "No download")
 
 
 def outfits(outputs: dict[str, Image.Image], parts: list[Image.Image]) -> Image.Image:
-    return fitted(outputs["Parts2WholeOutfitSheet"], SIDE, SIDE)
+    thumbnail = Image.new("RGB", (SIDE, SIDE), PAPER)
+    thumbnail.paste(fitted(outputs["Parts2WholeOutfitSheet"], SIDE, SIDE - TITLE), (0, 0))
+    return titled(thumbnail, "Every face, every top")
 
 
 def heat_map(outputs: dict[str, Image.Image], parts: list[Image.Image]) -> Image.Image:
@@ -60,9 +62,9 @@ def heat_map(outputs: dict[str, Image.Image], parts: list[Image.Image]) -> Image
     bottom = middle + column[middle:].index(True)
     width = (SIDE - 3 * GAP) // 2
     thumbnail = Image.new("RGB", (SIDE, SIDE), PAPER)
-    thumbnail.paste(fitted(outputs["SaveImage"], width, SIDE - 2 * GAP), (GAP, GAP))
-    thumbnail.paste(fitted(sheet.crop((GAP, top, right, bottom)), width, SIDE - 2 * GAP), (width + 2 * GAP, GAP))
-    return thumbnail
+    thumbnail.paste(fitted(outputs["SaveImage"], width, SIDE - TITLE - GAP), (GAP, GAP))
+    thumbnail.paste(fitted(sheet.crop((GAP, top, right, bottom)), width, SIDE - TITLE - GAP), (width + 2 * GAP, GAP))
+    return titled(thumbnail, "Which part did what")
 
 
 RESULTS: dict[str, Callable] = {"paper_doll": doll, "outfit_grid": outfits, "attribution": heat_map}
