@@ -10,7 +10,7 @@ tested = $(training) ray pyarrow filelock
 # About half of what the tests take.
 half = tests/server tests/training tests/encoders
 
-.PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll train-doll-vae train-doll
+.PHONY: help demo thumbnails test slow versions editor lint bench full-size evaluate train-paper-doll train-doll-vae train-doll
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: ## what references cost, as ratios; options by ARGS, see docs/performance
 
 full-size: ## the whole workflow at the release's size with random weights: from photographs by PHOTOS=1; 13 GB of memory (it fails above 20), 6 GB of disk, some patience
 	@$(call in_host) "$$PYTHON" bench/full_size.py
+
+thumbnails: ## the pictures of the workflows in the template browser, again: for a new model of dolls, or a new workflow
+	@$(call in_host) "$$PYTHON" bench/thumbnails.py
 
 FIGURES ?= paper_dolls
 

@@ -39,8 +39,8 @@ def checkpoint_folder(name: str) -> str:
     """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
     return path_below(
         name, _roots(), _is_checkpoint, "Parts2Whole checkpoint",
-        f"Put the folder into {os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh "
-        "the editor.",
+        "Download the folder huanngzh/Parts2Whole as it is, about 5 GB, from Hugging Face into "
+        f"{os.path.join(folder_paths.models_dir, FOLDER)}, and press R in the editor. paper_doll needs no download.",
     )
 
 

@@ -217,6 +217,17 @@ def test_where_nothing_is_to_choose_the_list_and_the_queue_say_so(server):
             server.run({"1": picture, "2": asked, "3": shown})
 
 
+def test_of_parts_to_whole_only_the_model_is_missing_and_one_error_says_where_to_get_it(server):
+    template = json.loads((ROOT / "workflows" / "api" / "parts_to_whole.json").read_text())
+    with pytest.raises(RuntimeError) as refused:
+        server.post("/prompt", {"prompt": template})
+    (loader, node), = json.loads(str(refused.value))["node_errors"].items()
+    error, = node["errors"]
+    assert template[loader]["class_type"] == "Parts2WholeLoader"
+    for said in ("huanngzh/Parts2Whole", "5 GB", str(server.base / "models" / "parts2whole"), "paper_doll needs no download"):
+        assert said in error["details"]
+
+
 def test_a_part_may_be_taken_out_at_any_place_but_one_is_needed(server, workflow):
     del workflow["5"]["inputs"]["parts.part0"]
     assert picture(server, workflow).std() > 1

@@ -1,5 +1,6 @@
 """The workflows are legible where they open: measured in their files, as the editor draws them."""
 
+import copy
 import json
 from itertools import combinations
 
@@ -10,14 +11,11 @@ TITLE, SLOT, WIDGET = 30, 20, 24  # the editor's heights, in its units
 # The editor fits a graph to three quarters of its window, and hides texts under 8 pixels: those of a graph below 57 %.
 WINDOW, SHARE, LEGIBLE, LEGIBLE_INSIDE = (1600, 900), 0.75, 0.57, 0.5
 PICTURES = ("Parts2WholeLoadPart", "LoadImage")
-PITCH = 480  # between rows of nodes with a picture, so that Nodes 2.0, which draws them higher, has room
+PITCH = 480  # between rows of nodes with a picture, so that Nodes 2.0 has room
+HIGHER = 40  # is a node with a picture in Nodes 2.0
 MOST_WORDS = 110
 
-LAID_OUT = (
-    "attribution", "detail", "from_photos", "outfit_grid", "paper_doll", "parts_to_whole", "training_free_sd15",
-    "training_free_sdxl", "two_people", "upscale",
-)
-WORKFLOWS = {name: json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in LAID_OUT}
+WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows").glob("*.json"))}
 INSIDE = {
     f"{name}, {graph['name']}": graph for name, workflow in WORKFLOWS.items() for graph in workflow["definitions"]["subgraphs"]
 }
@@ -128,6 +126,31 @@ def test_no_wire_runs_behind_a_node(graph):
             if any(left + slack < x < right - slack and top < y < bottom for x, y in points):
                 behind.append((wire, name(node)))
     assert not behind
+
+
+@each_workflow
+def test_nodes_2_covers_no_wire_either(workflow):
+    higher = copy.deepcopy(workflow)
+    for node in higher["nodes"]:
+        if node["type"] in PICTURES:
+            node["size"][1] += HIGHER
+    test_nothing_lies_on_anything(higher)
+    test_every_node_is_whole_in_a_group(higher)
+    test_no_wire_runs_behind_a_node(higher)
+
+
+@each_workflow
+def test_no_half_is_empty(workflow):
+    """Nodes cover more than a third of the left, the right, the upper and the lower half, and of each group."""
+    boxes = [box(node) for node in workflow["nodes"]]
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
+    across, down = (left + right) / 2, (top + bottom) / 2
+    parts = [(left, top, across, bottom), (across, top, right, bottom), (left, top, right, down), (left, down, right, bottom)]
+    parts += [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in workflow["groups"])]
+    for x0, y0, x1, y1 in parts:
+        covered = sum(max(0, min(x1, b[2]) - max(x0, b[0])) * max(0, min(y1, b[3]) - max(y0, b[1])) for b in boxes)
+        assert covered > (x1 - x0) * (y1 - y0) / 3
 
 
 @each_graph

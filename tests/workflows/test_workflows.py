@@ -7,6 +7,7 @@ from functools import partial
 import nodes as host_nodes
 import pytest
 from harness.host import ROOT, load_core_nodes
+from PIL import Image
 
 load_core_nodes("nodes_context_windows", "nodes_edit_model", "nodes_flux", "nodes_primitive", "nodes_qwen", "nodes_sd3")
 
@@ -105,7 +106,10 @@ def test_only_existing_nodes_and_inputs_are_named(name):
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_every_workflow_has_a_thumbnail_and_notes(name):
-    assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size < 300_000
+    path = ROOT / "workflows" / f"{name}.jpg"
+    with Image.open(path) as picture:  # the template browser shows a square
+        assert picture.width == picture.height >= 512
+    assert path.stat().st_size < 300_000
     assert [node for node in load(f"{name}.json")["nodes"] if node["type"] in NOTES]
 
 
@@ -142,7 +146,7 @@ def test_a_blueprint_is_what_a_workflow_has_in_it(name):
     assert {*words.split()} <= {*blueprint["extra"]["BlueprintSearchAliases"]}
 
 
-@pytest.mark.parametrize("name", [name for name in WORKFLOWS if not name.startswith("edit_")])
+@pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_app_names_controls_that_there_are(name):
     workflow = load(f"{name}.json")
     nodes = {str(node["id"]): node for node in workflow["nodes"]}
