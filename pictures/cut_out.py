@@ -53,7 +53,9 @@ def _cut_out(picture: torch.Tensor, mask: torch.Tensor, fit: str, megapixels: fl
         picture = picture[..., :3] * picture[..., 3:] + (1 - picture[..., 3:])
     # Before any resizing: what is outside of the mask must not reach what is inside.
     picture = picture * mask[..., None] + (1 - mask[..., None])
-    shown = torch.ones_like(mask) > 0 if fit == "whole" else mask > 0
+    shown = mask > 0
+    if fit == "whole" or not shown.any():  # of a thin mask nothing may be left at the picture's size
+        shown = torch.ones_like(shown)
     rows, columns = shown.any(1).nonzero()[:, 0], shown.any(0).nonzero()[:, 0]
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     if megapixels is None:

@@ -21,6 +21,13 @@ def test_a_crop_is_the_box_of_the_mask():
     assert torch.equal(cut.image, part.image[0, 10:40, 20:30]) and torch.equal(cut.mask, torch.ones(30, 10))
 
 
+def test_a_mask_of_which_nothing_is_left_at_the_pictures_size_is_all_white():
+    mask = torch.zeros(1, 800, 1200)
+    mask[0, 1, 1] = 1
+    (cut,) = cut_outs(make_part("shoes", torch.zeros(1, 80, 120, 3), mask))
+    assert cut.image.shape == (80, 120, 3) and cut.image.eq(1).all() and not cut.mask.any()
+
+
 def test_the_whole_picture_is_white_around_the_mask():
     part = masked_part()
     (cut,) = cut_outs(part, "whole")
