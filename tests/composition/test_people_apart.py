@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from harness.workbench import apply_parts, apply_pose, noise, rel, run, text
 from parts2whole.attention.attention_shares import attention_shares
 from parts2whole.attention.patch.attribution import Attribution
+from parts2whole.attention.patch.region_map import region_of
+from parts2whole.pictures.crop import WHOLE, Box
 
 SIZES = [(128, 192), (136, 200), (120, 168)]  # the last ones become grids with a rest
 
@@ -130,3 +132,15 @@ def test_with_text_for_each(checkpoint, appearance, draw, by):
     assert torch.isfinite(result).all()
     others = drawn("a dog"), drawn(other="a dog"), drawn(parts=(0, 2)), drawn(parts=(2, 1))
     assert all(rel(other, result) > 1e-3 for other in others)
+
+
+def test_a_crop_has_its_piece_of_each_region():
+    """By centre too, and regions stay apart in it."""
+    _, *regions = people(128, 192, soft=0.1)
+    box = Box(0.25, 0.125, 0.75, 0.625)
+    pieces = [region_of(region[0], box, (12, 8), True) for region in regions]
+    assert all(torch.equal(piece[0, 0], region[0, 28:124:8, 36:100:8]) for piece, region in zip(pieces, regions, strict=True))
+    assert (pieces[0] * pieces[1] == 0).all() and all((piece > 0).any() for piece in pieces)
+    for size in ((24, 16), (25, 17), (21, 15)):
+        for region in regions:
+            assert torch.equal(region_of(region[0], WHOLE, size, True), F.interpolate(region[None], size, mode="nearest-exact"))
