@@ -21,6 +21,7 @@ from sheets.sheet import GAP, PAPER, on_paper
 PERSON = ("face", "top", "shoes")
 DRAWN = {
     "parts_to_whole": ("Parts2Whole", ("face", "top", "trousers", "pose"), (214, 232, 222)),
+    "from_photos": ("From photographs", ("face", "top", "trousers", "pose"), (232, 226, 216)),
     "training_free_sd15": ("any SD 1.5", ("face", "top", "trousers"), (226, 222, 240)),
     "training_free_sdxl": ("any SDXL", ("face", "top", "trousers"), (240, 222, 232)),
     "edit_flux2_parts": ("Flux.2 Klein", PERSON, (216, 228, 242)),
@@ -67,7 +68,21 @@ def heat_map(outputs: dict[str, Image.Image], parts: list[Image.Image]) -> Image
     return titled(thumbnail, "Which part did what")
 
 
-RESULTS: dict[str, Callable] = {"paper_doll": doll, "outfit_grid": outfits, "attribution": heat_map}
+def result(title: str) -> Callable:
+    """The picture that is saved, as large as it can be."""
+
+    def arrange(outputs: dict[str, Image.Image], parts: list[Image.Image]) -> Image.Image:
+        thumbnail = Image.new("RGB", (SIDE, SIDE), PAPER)
+        thumbnail.paste(fitted(outputs["SaveImage"], SIDE - 2 * GAP, SIDE - TITLE - GAP), (GAP, GAP))
+        return titled(thumbnail, title)
+
+    return arrange
+
+
+RESULTS: dict[str, Callable] = {
+    "paper_doll": doll, "outfit_grid": outfits, "attribution": heat_map, "two_people": result("Two people, own clothes"),
+    "detail": result("A face, drawn again larger"), "upscale": result("Twice the size"),
+}
 
 
 def run(server: ComfyServer, name: str) -> tuple[dict[str, Image.Image], list[Image.Image]]:

@@ -46,9 +46,7 @@ def side_by_side(parts: list[CutOut]) -> CutOut:
 def _cut_out(picture: torch.Tensor, mask: torch.Tensor, fit: str, megapixels: float | None) -> CutOut:
     height, width = picture.shape[:2]
     if mask.shape != picture.shape[:2]:
-        fitted = F.interpolate(mask[None, None], size=(height, width), mode="nearest-exact")[0, 0]
-        # What is smaller than a pixel of the picture may fall between those that are taken.
-        mask = fitted if fitted.any() else F.adaptive_max_pool2d(mask[None, None], (height, width))[0, 0]
+        mask = F.interpolate(mask[None, None], size=(height, width), mode="nearest-exact")[0, 0]
     if picture.shape[-1] == 4:
         picture = picture[..., :3] * picture[..., 3:] + (1 - picture[..., 3:])
     # Before any resizing: what is outside of the mask must not reach what is inside.
