@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import comfy.model_management
 import comfy.model_patcher
 import torch
@@ -24,6 +26,6 @@ def load_whole(network: torch.nn.Module, device: torch.device, memory: float = 0
 
 
 def device_of(patcher: comfy.model_patcher.ModelPatcher) -> torch.device:
-    """Where a network lies: with --novram the host leaves it where it was."""
-    weight = next(patcher.model.parameters(), None)
-    return patcher.load_device if weight is None else weight.device
+    """Where a network lies: with --novram the host leaves it where it was, and a frozen TorchScript module cannot be moved."""
+    tensors = chain(patcher.model.parameters(), patcher.model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

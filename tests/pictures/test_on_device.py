@@ -39,3 +39,10 @@ def test_a_network_is_unloaded_on_request_and_with_its_handle(network):
     del patcher, network
     gc.collect()
     assert not loaded() and gone() is None
+
+
+def test_a_frozen_network_has_no_weights_that_the_host_could_move():
+    with torch.inference_mode(False):
+        network = torch.jit.freeze(torch.jit.script(Halves().eval()))
+    patcher = load_whole(network, CPU)
+    assert not [*patcher.model.parameters()] and device_of(patcher) == CPU and network(torch.ones(1)).item() == 0.5
