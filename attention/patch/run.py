@@ -48,11 +48,12 @@ class Run(Carried):
         return first >= sigma >= last
 
     def region(
-        self, region: torch.Tensor, by_centre: bool, device: torch.device, latent: int, size: tuple[int, int], crop: Box = WHOLE
+        self, region: torch.Tensor, device: torch.device, latent: int, size: tuple[int, int], crop: Box = WHOLE,
+        by_centre: bool = False,
     ) -> torch.Tensor:
         """Of regions [B, H, W] in 0..1 that of a latent (h, w), [1, 1, h, w]; fewer regions than latents are used in turn.
 
-        crop: what of the regions the latent shows
+        crop: what of the regions the latent shows; by_centre: see `region_map.at_size`
         """
         number = latent % len(region)
 

@@ -105,8 +105,8 @@ def _share_references(
 ):
     model, run, where = call.model, call.run, (call.device, call.dtype)
     regions = tuple(
-        RegionMap(call.batch.spread(partial(run.region, each.region, each.by_centre, call.device, crop=each.crop)), each.by_centre)
-        for each in parts if each.region is not None
+        RegionMap(call.batch.spread(partial(run.region, p.region, call.device, crop=p.crop, by_centre=p.by_centre)), p.by_centre)
+        for p in parts if p.region is not None
     )
     depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)
     bias_as_mask = takes_mask(*where, regions, call.options)
