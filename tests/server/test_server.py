@@ -181,6 +181,13 @@ def test_the_release_schedule_through_sampler_custom(server, workflow):
     assert picture(server, workflow).std() > 1
 
 
+def test_the_blueprints_are_served(server):
+    """Every host that the pack supports has them; one without reads no such folder."""
+    ours = {path.stem: path.read_text() for path in (ROOT / "subgraphs").glob("*.json")}
+    entries = {entry["name"]: id for id, entry in server.get("/global_subgraphs").items() if entry["name"] in ours}
+    assert ours and {name: server.get(f"/global_subgraphs/{id}")["data"] for name, id in entries.items()} == ours
+
+
 def test_errors_reach_the_user_with_the_node_and_what_mends_it(server, workflow):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(server.base / "input" / "transparent.png")
     workflow["2"]["inputs"]["image"] = "transparent.png"
