@@ -150,7 +150,7 @@ def test_the_unet_gets_places_between_the_pixels(checkpoint, appearance, draw):
 
     def keep(executor, *args, **kwargs):
         regions = args[5]["patches_replace"]["attn1"]["middle", 0, 0].regions
-        seen.append((regions[0], args[5]["patches"]["input_block_patch"][-1].features))
+        seen.append((regions[0].values, args[5]["patches"]["input_block_patch"][-1].features))
         return executor(*args, **kwargs)
 
     model.add_wrapper(WrappersMP.DIFFUSION_MODEL, keep)
@@ -214,7 +214,7 @@ def test_windows_see_their_piece_of_the_crop(checkpoint, appearance, draw):
     seen = []
 
     def keep(executor, *args, **kwargs):
-        seen.append(args[5]["patches_replace"]["attn1"]["middle", 0, 0].regions[0])
+        seen.append(args[5]["patches_replace"]["attn1"]["middle", 0, 0].regions[0].values)
         return executor(*args, **kwargs)
 
     model, _ = crop(whole)
