@@ -51,7 +51,10 @@ def main():
         print("Starting ComfyUI (a few seconds; no GPU is needed) ...", flush=True)
         with server:
             outputs = server.run(workflow, Progress(server, workflow))
-            (saved,) = (picture for output in outputs.values() for picture in output["images"])
+            # Not the pictures that nodes show of what they take.
+            (saved,) = (
+                picture for id, output in outputs.items() if workflow[id]["class_type"] == "SaveImage" for picture in output["images"]
+            )
             result = Image.open(io.BytesIO(server.view(saved)))
             parts, pose = {}, {}
             for node in workflow.values():
