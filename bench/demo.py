@@ -52,9 +52,7 @@ def main():
         with server:
             outputs = server.run(workflow, Progress(server, workflow))
             # Not the pictures that nodes show of what they take.
-            (saved,) = (
-                picture for id, output in outputs.items() if workflow[id]["class_type"] == "SaveImage" for picture in output["images"]
-            )
+            ((saved,),) = (output["images"] for id, output in outputs.items() if workflow[id]["class_type"] == "SaveImage")
             result = Image.open(io.BytesIO(server.view(saved)))
             parts, pose = {}, {}
             for node in workflow.values():

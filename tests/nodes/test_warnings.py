@@ -57,3 +57,18 @@ def test_a_small_model_tells_the_size_that_it_was_made_for(caplog):
         sample(posed, clip, noise(height, width))
         assert caplog.text.count(f"made for pictures of 128x192, and these are {8 * width}x{8 * height}") == said
         assert caplog.text.count("made for pictures") == said
+
+
+def test_a_model_of_another_loader_has_no_such_size_and_the_host_is_not_asked_for_it(caplog):
+    """The host's configurations warn of names that they do not have."""
+    import comfy.supported_models
+    from parts2whole.attention.patch.host.unet import trained_size
+
+    class Model:
+        model_config = comfy.supported_models.SD15({})
+
+    class Patcher:
+        model = Model
+
+    assert trained_size(Patcher) is None and not caplog.text
+    assert Model.model_config.no_such_name is None and "no_such_name" in caplog.text

@@ -162,7 +162,8 @@ def drop_after_last_norm1(unet: nn.Module):
 def trained_size(model: ModelPatcher) -> tuple[int, int] | None:
     """Width and height in pixels of the only pictures that a small model was trained with; None where any size will do, or where
     the checkpoint does not tell."""
-    return getattr(model.model.model_config, "trained_size", None)
+    # Not by getattr: the host's configurations have every name, and log a warning for those that they do not.
+    return vars(model.model.model_config).get("trained_size")
 
 
 def pixels_per_latent(model: ModelPatcher) -> int:
