@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import hashlib
-
 from comfy_api.latest import io
 
 from ..attention.patch.host.warnings import warn
 from ..pictures.part import escaped
 from ..pictures.part_file import covers_too_much, read_part
-from ..pictures.picture_file import list_pictures, picture_path
+from ..pictures.picture_file import digest_of, list_pictures, picture_path
 from .node import Node
 from .shown import KEPT, shown_parts
 from .sockets import PARTS, PartSocket, label_inputs
@@ -61,11 +59,7 @@ class Parts2WholeLoadPart(Node):
     def fingerprint_inputs(cls, image, **kwargs):
         if image is None:  # connected, so not known yet
             return None
-        digest = hashlib.sha256()
-        with open(picture_path(image), "rb") as f:
-            while some := f.read(1 << 20):
-                digest.update(some)
-        return digest.hexdigest()
+        return digest_of([image])
 
     @classmethod
     def validate_inputs(cls, image=None, label=None) -> bool | str:

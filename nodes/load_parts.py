@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import hashlib
-
 from comfy_api.latest import io
 
 from ..attention.patch.host.warnings import warn
 from ..pictures.part import LABELS, escaped
 from ..pictures.part_file import covers_too_much
 from ..pictures.part_files import BY_FILE_NAME, NO_FOLDER, list_folders, names_of, read_parts
-from ..pictures.picture_file import picture_path
+from ..pictures.picture_file import digest_of
 from .node import Node
 from .shown import KEPT, shown_parts
 from .sockets import PARTS, PartSocket
@@ -71,13 +69,7 @@ class Parts2WholeLoadParts(Node):
     def fingerprint_inputs(cls, images, folder=NO_FOLDER, **kwargs):
         if images is None or folder is None:  # connected, so not known yet
             return None
-        digest = hashlib.sha256()
-        for name in names_of(images, folder):
-            digest.update(name.encode())
-            with open(picture_path(name), "rb") as f:
-                while some := f.read(1 << 20):
-                    digest.update(some)
-        return digest.hexdigest()
+        return digest_of(names_of(images, folder))
 
     @classmethod
     def validate_inputs(cls, images=None, folder=None) -> bool | str:

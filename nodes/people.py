@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..pictures.part import require_finite
-from ..pictures.people import MOST_PEOPLE, Place, people_in_frame
+from ..pictures.people import MOST_PEOPLE, people_in_frame, read_places
 from .node import Node
 from .sockets import POSE
 
@@ -66,7 +66,7 @@ class Parts2WholePeople(Node):
         given = [pose for pose in poses.values() if pose is not None]
         for pose in given:
             require_finite(pose, "The pose picture")
-        iuv, regions = people_in_frame(given, width, height, _read(places), grow, soft)
+        iuv, regions = people_in_frame(given, width, height, read_places(places), grow, soft)
         missing = (
             f"People in One Frame has {len(regions)} people. Connect one more pose, or nothing to the outputs after that of person "
             f"{len(regions)}."
@@ -81,20 +81,3 @@ def _last_used(hidden) -> int:
     """The number of the last output that the prompt uses."""
     inputs = (value for node in hidden.prompt.values() for value in node["inputs"].values())
     return max((link[1] for link in inputs if isinstance(link, list) and link[:1] == [hidden.unique_id]), default=0)
-
-
-def _read(text: str) -> list[Place]:
-    """raises: ValueError for anything but pairs of numbers"""
-    places = []
-    for pair in filter(None, (each.strip() for each in text.split(","))):
-        try:
-            place = Place(*map(float, pair.split()))
-        except (TypeError, ValueError):
-            place = None
-        if place is None or not (-1 <= place.x <= 1 and 0 < place.width <= 2):
-            raise ValueError(
-                f"People in One Frame cannot read the place '{pair[:40]}'. Expected a left edge of -1 to 1 and a width above 0 up "
-                "to 2 for each pose, as in '0 0.5, 0.4 0.6'."
-            )
-        places.append(place)
-    return places

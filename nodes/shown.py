@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 
 import torch
 from comfy_api.latest import ui
 from comfy_execution.utils import get_executing_context
-from PIL import Image
 from server import PromptServer
 
 from ..attention.bank import Appearance
@@ -43,11 +40,3 @@ def shown_parts(parts: Sequence[Part], cls) -> dict:
 def shown_appearance(appearance: Appearance, cls) -> dict:
     """What the node `cls` gives to the editor: the small pictures of what is worn."""
     return {**ui.PreviewImage(appearance_sheet(appearance), cls=cls).as_dict(), KEPT: ()}
-
-
-def save_sheet_beside(path: str, appearance: Appearance):
-    """Writes the same as PNG beside a file of the wardrobe, under its name: web/wardrobe.js shows it when the file is chosen."""
-    sheet = appearance_sheet(appearance)[0].mul(255).round().byte().numpy()
-    picture, part = os.path.splitext(path)[0] + ".png", f"{path}.{uuid.uuid4().hex}.part"
-    Image.fromarray(sheet).save(part, format="PNG")
-    os.replace(part, picture)

@@ -5,8 +5,9 @@ import os
 from comfy_api.latest import io
 
 from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, new_path, save_appearance, shown_path
+from ..sheets.appearance_sheet import save_beside
 from .node import Node
-from .shown import save_sheet_beside, shown_appearance
+from .shown import shown_appearance
 from .sockets import OUTFITS, AppearanceEncoderSocket, AppearanceSocket
 
 
@@ -35,7 +36,7 @@ class Parts2WholeSaveAppearance(Node):
         path = new_path(filename_prefix)
         save_appearance(appearance, path)
         sheet = shown_appearance(appearance, cls)
-        save_sheet_beside(path, appearance)
+        save_beside(path, appearance)
         return io.NodeOutput(appearance, ui={"text": (shown_path(path),), **sheet})
 
 

@@ -37,6 +37,26 @@ class People(NamedTuple):
     regions: torch.Tensor
 
 
+def read_places(text: str) -> list[Place]:
+    """Places as users write them: `0 0.5, 0.4 0.6`.
+
+    raises: ValueError for anything but pairs of numbers
+    """
+    places = []
+    for pair in filter(None, (each.strip() for each in text.split(","))):
+        try:
+            place = Place(*map(float, pair.split()))
+        except (TypeError, ValueError):
+            place = None
+        if place is None or not (-1 <= place.x <= 1 and 0 < place.width <= 2):
+            raise ValueError(
+                f"People in One Frame cannot read the place '{pair[:40]}'. Expected a left edge of -1 to 1 and a width above 0 up "
+                "to 2 for each pose, as in '0 0.5, 0.4 0.6'."
+            )
+        places.append(place)
+    return places
+
+
 def people_in_frame(
     poses: Sequence[torch.Tensor], width: int, height: int, places: Sequence[Place], grow: float, soft: float
 ) -> People:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import uuid
+
 import torch
 from PIL import Image
 
@@ -24,6 +27,14 @@ def appearance_sheet(appearance: Appearance) -> torch.Tensor:
     ]
     rows = [in_a_row(tiles[i:i + IN_A_ROW]) for i in range(0, len(tiles), IN_A_ROW)]
     return to_tensor(in_a_column(rows, GAP))
+
+
+def save_beside(path: str, appearance: Appearance):
+    """Writes the sheet as PNG beside a file of the wardrobe, under its name: web/wardrobe.js shows it when the file is chosen."""
+    sheet = appearance_sheet(appearance)[0].mul(255).round().byte().numpy()
+    picture, part = os.path.splitext(path)[0] + ".png", f"{path}.{uuid.uuid4().hex}.part"
+    Image.fromarray(sheet).save(part, format="PNG")
+    os.replace(part, picture)
 
 
 def _picture(thumbnail: torch.Tensor | None) -> Image.Image:

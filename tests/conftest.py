@@ -7,7 +7,7 @@ from harness.host import GOLDEN, ROOT, load_core_nodes, start_host
 
 # Here and in the servers: several threads wait for each other where cores are busy, and minutes become an hour.
 os.environ["OMP_NUM_THREADS"] = "1"
-start_host(cpu=os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu", pytorch_attention=True)
+start_host(cpu=os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu")
 load_core_nodes(
     "nodes_cfg", "nodes_differential_diffusion", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_model_advanced",
     "nodes_model_downscale", "nodes_model_merging", "nodes_pag", "nodes_perpneg", "nodes_sag", "nodes_tomesd",

@@ -77,6 +77,15 @@ def test_pictures_and_prompt_are_those_of_one_figure(true):
         assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(reference.image))
 
 
+def test_the_demo_shows_parts_pose_and_result(server, doll):
+    from bench.demo import contact_sheet, dressed
+
+    made = dressed(server, API)
+    assert [*made][-2:] == ["pose", "result"] and len(made) == 7
+    assert np.array_equal(np.asarray(made["result"].convert("RGB")), doll)
+    assert contact_sheet(made).width > 7 * 128
+
+
 def test_each_part_has_its_references_colour(doll, true):
     drawing = true.drawing
     errors = {
