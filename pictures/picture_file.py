@@ -23,11 +23,15 @@ MOST_PIXELS = 1 << 26  # 8192 x 8192
 
 
 def digest_of(names: Iterable[str]) -> str:
-    """Tells these pictures, by name and content, from others."""
+    """Tells these pictures, by name and content, from others.
+
+    raises: ValueError for a name that `picture_path` refuses
+    """
     digest = hashlib.sha256()
     for name in names:
+        path = picture_path(name)  # first, since a prompt may hold what is no name at all
         digest.update(name.encode())
-        with open(picture_path(name), "rb") as f:
+        with open(path, "rb") as f:
             while some := f.read(1 << 20):
                 digest.update(some)
     return digest.hexdigest()
