@@ -6,23 +6,24 @@ from pathlib import Path
 
 import torch
 
-# Of a drawn person: above and below, each with its own direction of U and V.
-TORSO, LEG = 2, 9
+# Of a drawn person, from above to below, each with its own direction of U and V.
+HEAD, TORSO, LEG = 23, 2, 9
 MARGIN = 8  # pixels of no body around it, in a map
 SIDE = 56
 
 
 def drawn(people: int = 1, side: int = SIDE, coarse_channels: int = 2) -> tuple[torch.Tensor, ...]:
-    """coarse [N, 2 or 15, side, side], fine, u and v [N, 25, side, side] of a torso above a leg. U grows downwards, V falls to the
-    right; channels of other parts hold other values."""
+    """coarse [N, 2 or 15, side, side], fine, u and v [N, 25, side, side] of a head on a torso above a leg. The head is in the upper
+    quarter, and a quarter wide. U grows downwards, V falls to the right; channels of other parts hold other values."""
     body = torch.zeros(side, side)
     body[MARGIN:-MARGIN, MARGIN:-MARGIN] = 1
+    body[:side // 4, :side * 3 // 8], body[:side // 4, side * 5 // 8:] = 0, 0
     coarse, fine = torch.zeros(coarse_channels, side, side), torch.zeros(25, side, side)
     coarse[0], coarse[-1] = 1 - body, body
-    fine[TORSO, :side // 2], fine[LEG, side // 2:] = 5, 5
+    fine[HEAD, :side // 4], fine[TORSO, side // 4:side // 2], fine[LEG, side // 2:] = 5, 5, 5
     u, v = torch.full((25, side, side), 0.9), torch.full((25, side, side), 0.9)
     along = (torch.arange(side) + 0.5) / side
-    for part in (TORSO, LEG):
+    for part in (HEAD, TORSO, LEG):
         u[part], v[part] = along[:, None], 1 - along
     return tuple(each.expand(people, -1, -1, -1).contiguous() for each in (coarse, fine, u, v))
 

@@ -9,7 +9,7 @@ import comfy.utils
 import pytest
 import torch
 import torch.nn.functional as F
-from harness.densepose_models import LEG, MARGIN, SIDE, TORSO, drawn, save_model, save_module
+from harness.densepose_models import HEAD, LEG, MARGIN, SIDE, TORSO, drawn, save_model, save_module
 from harness.memory import MIB, most_memory
 from harness.workbench import run
 from parts2whole.nodes.pose_from_photo import Parts2WholePoseFromPhoto
@@ -43,7 +43,9 @@ def figure():
     for y in range(MARGIN, SIDE - MARGIN):
         for x in range(MARGIN, SIDE - MARGIN):
             u, v = (y + 0.5) / SIDE, 1 - (x + 0.5) / SIDE
-            expected[y, x] = torch.tensor([int(v * 255), int(u * 255), TORSO if y < SIDE // 2 else LEG])
+            part = HEAD if y < SIDE // 4 else TORSO if y < SIDE // 2 else LEG
+            if part != HEAD or SIDE * 3 // 8 <= x < SIDE * 5 // 8:
+                expected[y, x] = torch.tensor([int(v * 255), int(u * 255), part])
     return expected
 
 
