@@ -5,7 +5,8 @@
 The checkpoint is made once, about 6 GB, in PARTS2WHOLE_CACHE. PICTURES is a folder with photographs of parts: a part is
 <label>_<n>.jpg or .png, with underscores in the label, its mask <label>_<n>_mask.jpg, and the pose densepose*.png. Without
 it the small pictures of the tests are used. With PHOTOS the way begins at photographs: the workflow from_photos, with a human
-parser and a DensePose model of random weights too. Prints the time of every node and the server's peak memory.
+parser and a DensePose model of random weights too, to a picture whose face was drawn again. Prints the time of every node and the
+server's peak memory.
 """
 
 import json

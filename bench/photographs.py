@@ -54,7 +54,8 @@ def make_models(folder: Path):
 
 
 def make_photo_workflow(server: ComfyServer, cache: Path, steps: int) -> dict:
-    """workflows/api/from_photos.json with photographs of coloured noise, of the size of DeepFashion's."""
+    """workflows/api/from_photos.json with photographs of coloured noise, of the size of DeepFashion's. Its second pass, over the
+    head that the DensePose model draws, takes as many steps."""
     models = cache / "full-size-photographs"
     if not models.exists():
         shutil.rmtree(cache / "full-size-photographs.part", ignore_errors=True)

@@ -47,7 +47,7 @@ def densepose_file(name: str) -> str:
     return path_below(
         name, _roots(), _is_model, "DensePose model",
         f"Put a DensePose model in TorchScript into {os.path.join(folder_paths.models_dir, FOLDER)}, for example "
-        "densepose_r50_fpn_dl.torchscript of huggingface.co/LayerNorm/DensePose-TorchScript-with-hint-image (250 MB), and refresh "
+        "densepose_r50_fpn_dl.torchscript of huggingface.co/LayerNorm/DensePose-TorchScript-with-hint-image, and refresh "
         "the editor.",
     )
 

@@ -62,6 +62,11 @@ def open_workflow(page, name: str) -> dict:
         name,
     )
     page.wait_for_timeout(2000)
+    return would_queue(page)
+
+
+def would_queue(page) -> dict:
+    """What the editor would queue of the open workflow."""
     prompt = page.evaluate("app.graphToPrompt().then(result => result.output)")
     # The editor puts the subgraph's number before those of the nodes in it.
     plain = {id.split(":")[-1]: node for id, node in prompt.items()}
@@ -106,6 +111,18 @@ def test_a_workflow_opens_and_would_queue_what_the_api_file_says(page, name):
     assert {*types} <= {*known}
     show_all(page, SCREENSHOTS / f"{name}.png")
     assert not [error for error in page.errors[before:] if not any(word in error for word in NOT_OURS)]
+
+
+@pytest.mark.parametrize("name", ["detail", "upscale", "from_photos"])
+def test_a_bypassed_second_pass_leaves_the_first_picture(page, name):
+    _, again = json.loads((ROOT / "workflows" / f"{name}.json").read_text())["definitions"]["subgraphs"]
+    api = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    assert api["18"]["class_type"] == "SaveImage" and api["18"]["inputs"]["images"][0] in {str(node["id"]) for node in again["nodes"]}
+    open_workflow(page, name)
+    page.evaluate("id => app.graph.nodes.find(node => node.type === id).mode = 4", again["id"])  # as Ctrl+B does
+    prompt = would_queue(page)
+    assert prompt["18"]["inputs"]["images"] == ["17", 0] and api["17"]["class_type"] == "VAEDecode"
+    assert {*prompt} == {*api} - {str(node["id"]) for node in again["nodes"]}
 
 
 RUN_ENDED = """async () => {

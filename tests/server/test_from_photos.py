@@ -7,9 +7,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from harness.densepose_models import GivesDictionary, save_model, save_module
+from harness.densepose_models import HEAD, LEG, TORSO, GivesDictionary, save_model, save_module
 from harness.host import ROOT
 from harness.parsers import save_parser
+from harness.workbench import run
+from parts2whole.pictures.crop import Crop
+from parts2whole.pictures.detail import crop_for_detail
 from parts2whole.pictures.label_maps import SCHEMES
 from PIL import Image
 
@@ -90,17 +93,47 @@ def test_the_doll_takes_the_pose_that_the_model_finds(server, models):
         server.run(doll)
 
 
-def test_the_workflow_from_photographs(server, models):
+@pytest.fixture(scope="module")
+def photos(server, models):
+    """The workflow from_photos with the model in the pack, few steps, and photographs of noise."""
     photos = workflow("from_photos")
     photos["1"]["inputs"]["checkpoint"] = "paper_doll"
     photos["6"]["inputs"]["value"], photos["7"]["inputs"]["value"] = 128, 192
-    photos["16"]["inputs"]["steps"] = 2
+    photos["16"]["inputs"]["steps"] = photos["30"]["inputs"]["steps"] = 2
     for name in ("2", "3", "4"):
         pixels = np.random.default_rng(int(name)).integers(60, 255, (301, 203, 3), dtype=np.uint8)
         photos[name]["inputs"]["image"] = f"photo_{name}.png"
         Image.fromarray(pixels).save(server.base / "input" / f"photo_{name}.png")
+    return photos
+
+
+def crop_of(photos: dict, pose: np.ndarray, label: str) -> Crop:
+    """Where in the result of 128x192 the part of the body is drawn again."""
+    mask = run("Parts2WholePoseRegion", image=torch.from_numpy(pose / np.float32(255))[None], label=label, grow=0.04)
+    options = photos["28"]["inputs"]
+    return crop_for_detail(torch.zeros(1, 192, 128, 3), mask, (0, 0, 0, 0), options["factor"], options["padding"]).crop
+
+
+@pytest.mark.parametrize("label, parts", [("face", [HEAD]), ("upper body clothes", [TORSO])])
+def test_the_workflow_from_photographs(server, photos, label, parts):
+    """The pass of detail is over the place that the pose says, and the rest of the picture is the first one's, to the bit."""
+    photos = {**photos, "27": {**photos["27"], "inputs": {**photos["27"]["inputs"], "label": label}}}
     outputs = server.run(photos)
-    assert image(server, outputs, "18").shape == (192, 128, 3) and image(server, outputs, "18").std() > 1
-    pose = image(server, outputs, "25")
-    assert pose.shape == (768, 512, 3) and {*np.unique(pose[..., 2])} == {0, 2, 9}
-    assert image(server, outputs, "22").std() > 1
+    before, after, detail, pose = (image(server, outputs, node) for node in ("33", "18", "34", "25"))
+    assert before.shape == after.shape == (192, 128, 3) and before.std() > 1 and image(server, outputs, "22").std() > 1
+    assert pose.shape == (768, 512, 3) and {*np.unique(pose[..., 2])} == {0, HEAD, TORSO, LEG}
+    crop = crop_of(photos, pose, label)
+    inside = np.zeros((192, 128), bool)
+    inside[crop.y:crop.y + crop.height, crop.x:crop.x + crop.width] = True
+    assert np.array_equal(after[~inside], before[~inside]) and 0 < inside.mean() < 0.5
+    assert inside[np.isin(pose[::4, ::4, 2], parts)].all(), "the place of these parts of the body is in the crop"
+    assert (after[inside] != before[inside]).mean() > 0.2
+    for side, of in zip(detail.shape, (crop.height, crop.width)):
+        assert side % 8 == 0 and abs(side - 3 * of) < 4
+    assert "was laid over" not in server.log()
+
+
+def test_a_pose_without_the_part_of_the_body_is_told(server, photos):
+    photos = {**photos, "27": {**photos["27"], "inputs": {**photos["27"]["inputs"], "label": "shoes"}}}
+    with pytest.raises(RuntimeError, match="Parts2WholeCropForDetail: The mask is nowhere above 0.5"):
+        server.run(photos)
