@@ -139,25 +139,30 @@ Kind = TypeVar("Kind", AppliedParts, AppliedPose, AppliedImageAttention)
 
 
 class EverythingApplied(NamedTuple):
-    """All that is applied to a MODEL, in the order in which it was."""
+    """All that is applied to a MODEL, in the order in which it was.
+
+    crop: what the target shows of the picture that the MODEL drew before it was cut
+    """
 
     every: tuple[Applied, ...] = ()
+    crop: Box = WHOLE
 
     def plus(self, applied: Applied) -> EverythingApplied:
-        return EverythingApplied((*self.every, applied))
+        return self._replace(every=(*self.every, applied))
 
     def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         return tuple(applied for applied in self.every if isinstance(applied, kind))
 
     def only(self, acts: Callable[[Applied], bool]) -> EverythingApplied:
         """What of it acts."""
-        return EverythingApplied(tuple(applied for applied in self.every if acts(applied)))
+        return self._replace(every=tuple(applied for applied in self.every if acts(applied)))
 
     def cut(self, box: Box) -> EverythingApplied:
         """The same for a target that shows a crop of it, without what acts outside of the crop only."""
         if box == WHOLE:
             return self
-        return EverythingApplied(tuple(applied.cut(box) for applied in self.every)).only(lambda applied: not applied.idle)
+        cut = self._replace(every=tuple(applied.cut(box) for applied in self.every), crop=box.within(self.crop))
+        return cut.only(lambda applied: not applied.idle)
 
     @property
     def timed(self) -> bool:

@@ -13,7 +13,7 @@ from ...pictures.crop import WHOLE, Box
 from .applied import Applied
 from .batch import Sampled
 from .carried import Carried
-from .host.sampling import areas_of, positive_conds, prompt_id
+from .host.sampling import areas_of, has_windows, positive_conds, prompt_id
 from .host.unet import pixels_per_latent, trained_size
 from .host.warnings import warn
 from .region_map import region_of
@@ -106,7 +106,7 @@ def begin_run(executor, noise, *args, **kwargs):
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]
     run = options[RUN] = Run()
-    if APPLIED in options:
+    if APPLIED in options and options[APPLIED].crop == WHOLE and not has_windows(guider.model_options):
         height, width = (side * pixels_per_latent(guider.model_patcher) for side in noise.shape[-2:])
         warn_of_size(guider.model_patcher, width, height, "Set it where the empty latent is made.")
     attribution = options.get(ATTRIBUTION)

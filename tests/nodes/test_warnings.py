@@ -57,6 +57,11 @@ def test_a_small_model_tells_the_size_that_it_was_made_for(caplog):
         sample(posed, clip, noise(height, width))
         assert caplog.text.count(f"made for pictures of 128x192, and these are {8 * width}x{8 * height}") == said
         assert caplog.text.count("made for pictures") == said
+    image, box = torch.rand(1, 192, 128, 3), dict(x=40, y=20, width=48, height=48)
+    detail, *_ = run("Parts2WholeCropForDetail", model=posed, image=image, factor=2.0, padding=0.0, **box)
+    caplog.clear()
+    sample(detail, clip, noise(12, 12))
+    assert not caplog.text.count("made for pictures"), "a crop is meant to have another size"
 
 
 def test_a_model_of_another_loader_has_no_such_size_and_the_host_is_not_asked_for_it(caplog):

@@ -12,6 +12,8 @@ from harness.workbench import run
 from parts2whole.pictures.detail import crop_for_detail
 from PIL import Image
 
+WARNING = "Parts2Whole: "
+
 
 def load(name, **steps):
     """steps: fewer, by node, where the picture does not matter"""
@@ -22,8 +24,10 @@ def load(name, **steps):
 
 
 def draw(server, workflow) -> dict[str, np.ndarray]:
-    """The pictures that are saved and shown, by node."""
+    """The pictures that are saved and shown, by node, drawn without a warning."""
+    said = server.log().count(WARNING)
     files = {node: server.view(output["images"][0]) for node, output in server.run(workflow).items()}
+    assert server.log().count(WARNING) == said, server.log()[-2000:]
     return {node: np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for node, file in files.items()}
 
 
@@ -40,7 +44,6 @@ def test_a_face_is_drawn_again_and_the_rest_stays(server):
     assert np.array_equal(after[~inside], before[~inside]) and 0 < inside.mean() < 0.5
     assert (after[inside] != before[inside]).mean() > 0.2
     assert detail.shape[0] % 8 == detail.shape[1] % 8 == 0 and detail.shape[0] == round(box.height * options["factor"])
-    assert "was laid over" not in server.log()
 
 
 def test_a_picture_is_drawn_larger_in_bands(server):
@@ -49,8 +52,6 @@ def test_a_picture_is_drawn_larger_in_bands(server):
     assert after.shape == (before.shape[0] * 2, before.shape[1] * 2, 3)
     small = np.asarray(Image.fromarray(after).resize(before.shape[1::-1], Image.Resampling.BOX), float)
     assert np.abs(small - before).mean() < 25, "it is the same picture"
-    log = server.log()
-    assert "was laid over" not in log and "the model sees tiles" not in log
 
 
 def test_a_pose_without_the_part_is_told(server):

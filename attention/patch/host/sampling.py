@@ -46,6 +46,11 @@ def positive_conds(guider) -> list[dict]:
     return guider.conds.get("positive") or []
 
 
+def has_windows(model_options: dict[str, Any]) -> bool:
+    """Whether the U-Net gets pieces of the latent, by the host's context windows, and not the whole of it."""
+    return "context_handler" in model_options
+
+
 class Band(NamedTuple):
     """Which rows (dim 2) or columns (dim 3) of the latent a call is about: their numbers, and how many there are in all."""
 
