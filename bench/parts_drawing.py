@@ -47,6 +47,10 @@ class Pen:
         for side in (-1, 1):
             self.shape([(side * (apart + x), y) for x, y in ((-12, -14), (6, -14), (8, 0), (26, 8), (26, 16), (-12, 16))], SHOES)
 
+    def lens(self):
+        self.ellipse(-74, -74, 74, 74, None)
+        self.line((53, 53), (96, 96), width=14)
+
     def pose(self):
         self.ellipse(-12, -48, 12, -24, PAPER)
         for line in (((0, -24), (0, 12)), ((-32, -32), (0, -12), (32, 8)), ((-20, 50), (0, 12), (20, 50))):
@@ -71,11 +75,12 @@ def person(draw: ImageDraw.ImageDraw, x: float, y: float, parts: tuple[str, ...]
     Pen(draw, x, y - 118, 1.2).face()
 
 
-def drawing(name: str, parts: tuple[str, ...], paper: tuple[int, int, int]) -> Image.Image:
+def drawing(name: str, parts: tuple[str, ...], paper: tuple[int, int, int], again: bool = False) -> Image.Image:
     """Square.
 
     name: of the model, written below
     parts: shapes of Pen, one below the other at the left
+    again: the face is drawn again, larger: a lens over it
     """
     image = Image.new("RGB", (SIDE * FINER, SIDE * FINER), paper)
     draw = ImageDraw.Draw(image)
@@ -95,6 +100,8 @@ def drawing(name: str, parts: tuple[str, ...], paper: tuple[int, int, int]) -> I
         arrow.line((side + 54, middle), (312, end), width=5)
         arrow.shape([(322, end), (302, end - 10), (302, end + 10)], INK)
     person(draw, 465, 300, parts)
+    if again:
+        Pen(draw, 465, 182).lens()
     return titled(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), name)
 
 

@@ -21,7 +21,7 @@ from sheets.sheet import GAP, PAPER, on_paper
 PERSON = ("face", "top", "shoes")
 DRAWN = {
     "parts_to_whole": ("Parts2Whole", ("face", "top", "trousers", "pose"), (214, 232, 222)),
-    "from_photos": ("From photographs", ("face", "top", "trousers", "pose"), (232, 226, 216)),
+    "from_photos": ("From photographs", ("face", "top", "trousers", "pose"), (232, 226, 216), True),
     "training_free_sd15": ("any SD 1.5", ("face", "top", "trousers"), (226, 222, 240)),
     "training_free_sdxl": ("any SDXL", ("face", "top", "trousers"), (240, 222, 232)),
     "edit_flux2_parts": ("Flux.2 Klein", PERSON, (216, 228, 242)),
