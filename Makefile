@@ -7,10 +7,13 @@ training = diffusers accelerate omegaconf skimage
 # What the tests import beside pytest.
 tested = $(training) ray pyarrow filelock
 
+# What opens the editor.
+browser = playwright==1.65.2
+
 # About half of what the tests take.
 half = tests/server tests/training tests/encoders
 
-.PHONY: help demo thumbnails test slow versions editor lint bench full-size evaluate train-paper-doll train-doll-vae train-doll
+.PHONY: help demo thumbnails node-pictures test slow versions editor lint bench full-size evaluate train-paper-doll train-doll-vae train-doll
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +39,7 @@ versions: ## the tests that touch the host, on older ComfyUIs too; on one only b
 	done
 
 editor: ## open every workflow in the real editor and run two: needs Chromium, CHROMIUM names it if it is not on the path
-	@$(call in_host,pytest $(tested)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright==1.65.2 && \
+	@$(call in_host,pytest $(tested)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check $(browser) && \
 	"$$PYTHON" -m pytest tests/editor
 
 lint: ## ruff, as CI runs it
@@ -50,6 +53,10 @@ full-size: ## the whole workflow at the release's size with random weights: from
 
 thumbnails: ## the pictures of the workflows in the template browser, again: for a new model of dolls, or a new workflow
 	@$(call in_host) "$$PYTHON" bench/thumbnails.py
+
+node-pictures: ## the pictures of the nodes in their help pages, again: for a node that looks different now; needs Chromium, as editor does
+	@$(call in_host) "$$PYTHON" -m pip install --quiet --disable-pip-version-check $(browser) && \
+	"$$PYTHON" bench/node_pictures.py
 
 FIGURES ?= paper_dolls
 

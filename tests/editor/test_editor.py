@@ -1,11 +1,10 @@
 """Every workflow in the real editor, in a real browser: make editor. Chromium is the one that CHROMIUM names, or on the path."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
+from harness.editor import WAIT, chromium, open_editor, picture_node
 from harness.host import ROOT
 from harness.server import ComfyServer
 from PIL import Image
@@ -16,7 +15,6 @@ WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 SCREENSHOTS = ROOT / "output" / "editor"
 # What the editor itself logs in a fresh installation without a network.
 NOT_OURS = ("favicon", "ERR_", "Failed to load resource", "Failed to fetch")
-WAIT = 120_000
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +25,13 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(server, browser):
-    page = browser.new_page(viewport={"width": 1900, "height": 1100})
-    page.errors = []
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(f"http://{server.address}/")
-    page.wait_for_function("window.app && app.graph && app.canvas && app.extensionManager", timeout=WAIT)
-    page.wait_for_timeout(3000)
-    page.keyboard.press("Escape")
+    page = open_editor(browser, server.address)
     yield page
     page.close()
 
@@ -383,7 +369,7 @@ def test_the_editor_has_the_texts_in_both_languages(page):
 
 
 def test_every_node_can_be_added_and_seen(page, server):
-    """Its picture lands in output/editor/nodes; those in web/docs/nodes are such pictures."""
+    """Its picture lands in output/editor/nodes; make node-pictures takes those in web/docs/nodes so."""
     definitions = server.get("/object_info")
     names = [name for name, definition in definitions.items() if definition["python_module"].endswith("comfyui-parts2whole")]
     assert len(names) > 20
@@ -391,27 +377,8 @@ def test_every_node_can_be_added_and_seen(page, server):
     page.keyboard.press("Escape")
     page.evaluate("app.graph.clear()")
     for name in names:
-        x, y, width, height = page.evaluate(
-            """async name => {
-                // Not clear(): it gives the same number again, and the editor keeps pictures and values by number.
-                app.graph._nodes.slice().forEach(node => app.graph.remove(node))
-                const node = LiteGraph.createNode(name)
-                node.pos = [0, 0]
-                app.graph.add(node)
-                node.setSize([Math.max(node.size[0], 260), node.size[1]])
-                await new Promise(resolve => setTimeout(resolve, 400))
-                app.canvas.ds.scale = 1.25
-                app.canvas.ds.offset = [500, 250]
-                app.canvas.setDirty(true, true)
-                const {left, top} = app.canvas.canvas.getBoundingClientRect()
-                return [left + 500 * 1.25, top + 220 * 1.25, node.size[0] * 1.25, (node.size[1] + 30) * 1.25]
-            }""",
-            name,
-        )
-        page.wait_for_timeout(400)
         path = SCREENSHOTS / "nodes" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=path, clip={"x": x - 12, "y": y - 1, "width": width + 24, "height": height + 13})
+        picture_node(page, name, path)
         shown = page.evaluate("Object.fromEntries((app.graph._nodes[0].widgets ?? []).map(each => [each.name, each.value]))")
         for kind in ("required", "optional"):
             for key, (_, *options) in definitions[name]["input"].get(kind, {}).items():
