@@ -37,7 +37,9 @@ def main():
             for name in names:
                 path = Path(folder) / f"{name}.png"
                 picture_node(page, name, path)
-                picture = Image.open(path).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+                picture = Image.open(path).convert("RGB")
+                # The median cut would lose the links' colours, which are few pixels.
+                picture = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
                 picture.save(PICTURES / path.name, optimize=True)
     for path in PICTURES.glob("*.png"):
         if path.stem not in names:
