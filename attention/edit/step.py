@@ -39,7 +39,7 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     options = {**options, "patches": {**patches, "post_input": [*patches.get("post_input", []), tokens]}}
     batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
     override = _override(tokens, of_latents if acting else [None] * len(latents), batch, x, run, options)
-    if attribution is not None and batch.whole:
+    if attribution is not None and batch.whole and any(batch.positive_chunks(options)):
         labels = [f"reference {i + 1}" if part is None else part.label for i, part in enumerate(of_latents)]
         attribution.name(labels, range(len(labels)), "the text", batch.grid, sigma, pixels_of(model))
         override.record = partial(record_shares, attribution=attribution, batch=batch, options=options)
