@@ -19,7 +19,7 @@ class PartReference(Carried):
     """One picture of a part among the reference latents of a conditioning.
 
     index: which of those it is
-    latent: the same tensor that is there
+    latent: what is there
     shows: [h, w], bool, where the latent shows the part; what is False is left out
     strength: what the weight of its keys is multiplied by, before the softmax is normalised
     region: [B, H, W] in 0..1, of any size, where in the target it acts; None: everywhere
@@ -94,7 +94,7 @@ def check_references(conds: dict[str, list[dict]]):
     for cond in (cond for each in conds.values() for cond in each or ()):
         latents = cond.get("reference_latents") or ()
         for part in parts_of(cond):
-            if part.index >= len(latents) or latents[part.index] is not part.latent:
+            if part.index >= len(latents) or not _equal(latents[part.index], part.latent):  # some nodes copy conditionings
                 raise ValueError(
                     f"Another node replaced the reference latents of a conditioning after Reference Parts, so that the mask of "
                     f"'{part.label}' belongs to none of them: put Reference Parts behind that node."
@@ -108,4 +108,4 @@ def parts_of(cond: dict) -> tuple[PartReference, ...]:
 
 
 def _equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    return a is b or a is not None and b is not None and torch.equal(a, b)
+    return a is b or a is not None and b is not None and a.device == b.device and torch.equal(a, b)

@@ -46,13 +46,16 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     if override.acts:
         options["optimized_attention_override"] = override
     out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    if parts and tokens.layout is None and not run.reached:  # what skips calls, as EasyCache does, does not skip the first
+    # What skips calls, as EasyCache does, does not skip the first of a conditioning.
+    conditionings = set(options.get("uuids", (None,)))
+    if tokens.layout is not None:
+        run.took_references |= conditionings
+    elif parts and not conditionings <= run.took_references:
         raise ValueError(
             f"The {type(model.diffusion_model).__name__} left its reference latents out, so the parts would do nothing. Krea 2 "
             "needs the host's node Edit Model Reference Method behind Reference Parts, and Qwen-Image needs ComfyUI 0.20.1 or "
             "newer; else another node on the MODEL replaces its calls: remove that."
         )
-    run.reached = True
     return out
 
 

@@ -30,11 +30,13 @@ class Run(Carried):
 
     marked: whether the conditionings say which of them is the positive one
     reached: whether the U-Net was called
+    took_references: the uuids of the conditionings of which an edit model was given the references
     """
 
     def __init__(self):
         self._slots, self._said = {}, set()
         self.marked = self.reached = False
+        self.took_references = set()
 
     def keep(self, slot: tuple, state: tuple, compute: Callable, *args) -> Any:
         """What compute(*args) gave for this state; a slot holds one state's result, the latest."""

@@ -1,5 +1,7 @@
 """Masked references of edit models, through the host's samplers: tiny models of each kind with random weights."""
 
+import copy
+
 import comfy.supported_models
 import pytest
 import torch
@@ -172,6 +174,17 @@ def test_a_model_that_leaves_its_references_out_says_so():
             draw(run("Parts2WholeApplyReferences", model=model), kind, parts)
 
 
+@pytest.mark.skipif("krea2" not in HERE, reason="this ComfyUI's Krea 2 takes no references")
+def test_each_conditioning_is_asked_whether_the_model_took_its_references():
+    """Where only the positive one has Krea 2's method, the parts of the negative one would do nothing without a word."""
+    model, parts = edit_model("krea2", default_ref_method=None), (references("krea2"), (mask(6, 8, 4), mask(4, 4, 2)))
+    positive, negative = (with_parts(prompt("krea2", seed), *parts) for seed in (0, 1))
+    positive = with_method(positive, "index")
+    assert draw(run("Parts2WholeApplyReferences", model=model), "krea2", positive, with_method(negative, "index")).isfinite().all()
+    with pytest.raises(ValueError, match="left its reference latents out.*Edit Model Reference Method"):
+        draw(run("Parts2WholeApplyReferences", model=model), "krea2", positive, negative)
+
+
 @each_kind
 def test_a_node_that_takes_the_references_away_is_told(kind):
     model = applied(kind)
@@ -223,5 +236,11 @@ def test_references_that_another_node_replaced_are_refused():
     first, second = references(kind)
     parts = with_parts(prompt(kind), (first,), (mask(6, 8, 4),))
     [[text, values]] = parts
-    with pytest.raises(ValueError, match="Another node replaced the reference latents.*'part 0'"):
-        draw(applied(kind), kind, [[text, {**values, "reference_latents": [first.clone()]}]])
+    for other in ([first + 1], [first.to("meta")], [first[..., :4]], []):
+        with pytest.raises(ValueError, match="Another node replaced the reference latents.*'part 0'"):
+            draw(applied(kind), kind, [[text, {**values, "reference_latents": other}]])
+
+
+def test_a_copied_conditioning_is_the_same():
+    parts = with_parts(prompt("flux"), references("flux"), (mask(6, 8, 4), mask(4, 4, 2)), 2.0)
+    assert torch.equal(draw(applied("flux"), "flux", copy.deepcopy(parts)), draw(applied("flux"), "flux", parts))
