@@ -86,10 +86,10 @@ def add_references(
     return added
 
 
-def check_references(conds: dict[str, list[dict]]):
-    """conds: the conditionings of a sampling, by their names
+def check_references(conds: dict[str, list[dict]], latents_shape: Sequence[int]):
+    """conds: the conditionings of a sampling, by their names; latents_shape: [B, C, .., h, w], of what is sampled
 
-    raises: ValueError where another node changed the references of one after Reference Parts
+    raises: ValueError where another node changed the references of one after Reference Parts, and for those of another VAE
     """
     for cond in (cond for each in conds.values() for cond in each or ()):
         latents = cond.get("reference_latents") or ()
@@ -98,6 +98,13 @@ def check_references(conds: dict[str, list[dict]]):
                 raise ValueError(
                     f"Another node replaced the reference latents of a conditioning after Reference Parts, so that the mask of "
                     f"'{part.label}' belongs to none of them: put Reference Parts behind that node."
+                )
+            has, takes = ((len(shape), shape[1]) for shape in (part.latent.shape, latents_shape))
+            if has != takes:  # some models would take it, and draw anything
+                raise ValueError(
+                    f"The VAE of Reference Parts is another than the model's: '{part.label}' has a latent of {has[0]} dimensions and "
+                    f"{has[1]} channels, and what is sampled has {takes[0]} and {takes[1]}. Connect Load VAE with the edit model's "
+                    "own VAE."
                 )
 
 

@@ -241,6 +241,17 @@ def test_references_that_another_node_replaced_are_refused():
             draw(applied(kind), kind, [[text, {**values, "reference_latents": other}]])
 
 
+@each_kind
+def test_a_vae_of_another_model_is_refused(kind):
+    """Of Qwen-Image and Krea 2 some are taken without a word, and the picture is anything."""
+    fits = references(kind)[0].shape
+    for shape in ((1, 4, 6, 8), (1, 16, 6, 8), (1, 16, 1, 6, 8), (1, 128, 6, 8)):
+        if shape != fits:
+            parts = with_parts(prompt(kind), (torch.ones(shape),), (mask(6, 8, 4),))
+            with pytest.raises(ValueError, match="The VAE of Reference Parts is another than the model's: 'part 0'"):
+                draw(applied(kind), kind, parts)
+
+
 def test_a_copied_conditioning_is_the_same():
     parts = with_parts(prompt("flux"), references("flux"), (mask(6, 8, 4), mask(4, 4, 2)), 2.0)
     assert torch.equal(draw(applied("flux"), "flux", copy.deepcopy(parts)), draw(applied("flux"), "flux", parts))
