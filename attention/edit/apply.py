@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 
 from ..patch.host.edit import require_edit_model
+from ..patch.host.warnings import warn
 from ..patch.run import begin_run, describe_sampled, mark_conditionings
 from .memory import count_kept, plan_memory
 from .references import PARTS
@@ -40,6 +41,11 @@ def apply_references(model: ModelPatcher, start: float = 0.0, end: float = 1.0) 
     require_edit_model(model)
     model = model.clone()
     options = model.model_options["transformer_options"]
+    if options.get(PERCENTS, (start, end)) != (start, end):
+        warn(
+            "the MODEL has an Apply Reference Parts already, whose percents no longer count: one is enough, for all parts of all "
+            "conditionings. Remove one of them."
+        )
     options[PERCENTS] = start, end
     for kind, wrapper in WRAPPERS.items():
         if not get_wrappers_with_key(kind, PARTS, options):

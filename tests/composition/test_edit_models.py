@@ -134,6 +134,15 @@ def test_percents_are_of_the_sampling(kind):
     assert rel(early, always) > 1e-4 < rel(early, never)
 
 
+def test_applied_twice_it_acts_once_and_says_whose_percents_count(caplog):
+    parts = with_parts(prompt("flux"), references("flux"), (mask(6, 8, 4), mask(4, 4, 2)), 2.0)
+    twice = run("Parts2WholeApplyReferences", model=applied("flux"))
+    assert torch.equal(draw(twice, "flux", parts), draw(applied("flux"), "flux", parts)) and not caplog.text
+    other = run("Parts2WholeApplyReferences", model=applied("flux", end_percent=0.5), start_percent=0.5)
+    assert caplog.text.count("the MODEL has an Apply Reference Parts already, whose percents no longer count") == 1
+    assert torch.equal(draw(other, "flux", parts), draw(applied("flux", start_percent=0.5), "flux", parts))
+
+
 @each_kind
 def test_positive_and_negative_may_have_different_references(kind):
     first, second = references(kind)
