@@ -100,11 +100,11 @@ def check_references(conds: dict[str, list[dict]], latents_shape: Sequence[int])
                     f"'{part.label}' belongs to none of them: put Reference Parts behind that node."
                 )
             has, takes = ((len(shape), shape[1]) for shape in (part.latent.shape, latents_shape))
-            if has != takes:  # some models would take it, and draw anything
+            if has != takes:  # some models take it, and draw anything
                 raise ValueError(
-                    f"The VAE of Reference Parts is another than the model's: '{part.label}' has a latent of {has[0]} dimensions and "
-                    f"{has[1]} channels, and what is sampled has {takes[0]} and {takes[1]}. Connect Load VAE with the edit model's "
-                    "own VAE."
+                    f"The VAE of Reference Parts is another than the model's: '{part.label}' has a latent of {has[0]} dimensions "
+                    f"and {has[1]} channels, and what is sampled has {takes[0]} and {takes[1]}. Connect Load VAE with the edit "
+                    "model's own VAE."
                 )
 
 

@@ -38,6 +38,8 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     patches = options.get("patches", {})
     options = {**options, "patches": {**patches, "post_input": [*patches.get("post_input", []), tokens]}}
     batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
+    regions = ((part.region, "region", part.region) for part in parts if acting and part.region is not None and not part.nowhere)
+    run.lay_over(batch, regions, "give that node conditionings without a {what}")
     override = _override(tokens, of_latents if acting else [None] * len(latents), batch, x, run, options)
     if attribution is not None and batch.whole and any(batch.positive_chunks(options)):
         labels = [f"reference {i + 1}" if part is None else part.label for i, part in enumerate(of_latents)]
