@@ -11,9 +11,9 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappe
 
 from ..patch.host.edit import require_edit_model
 from ..patch.host.warnings import warn
-from ..patch.run import begin_run, describe_sampled, mark_conditionings
+from ..patch.run import begin_run, describe_sampled, mark_conditionings, run_of
 from .memory import count_kept, plan_memory
-from .references import PARTS
+from .references import PARTS, parts_of
 from .step import PERCENTS, patch_call
 
 
@@ -22,9 +22,21 @@ def describe_batch(executor, model, conds, *args, **kwargs):
     return describe_sampled(executor, model, conds, *args, **kwargs)
 
 
+def sample(executor, noise, *args, **kwargs):
+    latents = begin_run(executor, noise, *args, **kwargs)
+    guider = executor.class_obj
+    run = run_of(guider.model_options["transformer_options"])
+    if not run.took_references and any(parts_of(cond) for each in guider.conds.values() for cond in each):
+        run.warn(
+            "the run ended without a call of the model that reached the parts of Reference Parts, so they did nothing. A node that "
+            "caches or replaces the model's calls is the likely cause: remove it."
+        )
+    return latents
+
+
 # In the order in which the host comes to them.
 WRAPPERS = {
-    WrappersMP.OUTER_SAMPLE: begin_run,
+    WrappersMP.OUTER_SAMPLE: sample,
     WrappersMP.PREPARE_SAMPLING: plan_memory,
     WrappersMP.SAMPLER_SAMPLE: mark_conditionings,
     WrappersMP.CALC_COND_BATCH: describe_batch,

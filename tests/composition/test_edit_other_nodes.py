@@ -101,6 +101,16 @@ def test_a_cache_of_steps(kind):
         assert rel(draw(model, kind, parts(kind), steps=5), draw(apply(MODELS[kind]), kind, parts(kind), steps=5)) > 1e-6
 
 
+def test_a_model_that_is_never_called_is_warned_of(caplog):
+    """A cache that answers in the model's place."""
+    model = apply(MODELS["flux"])
+    cached = model.clone()
+    cached.set_model_unet_function_wrapper(lambda apply_model, args: torch.zeros_like(args["input"]))
+    for each, conditioning, times in ((model, parts("flux"), 0), (cached, prompt("flux"), 0), (cached, parts("flux"), 1)):
+        draw(each, "flux", conditioning)
+        assert caplog.text.count("the run ended without a call of the model that reached the parts of Reference Parts") == times
+
+
 class Doubled:
     """Another node's attention: it counts its calls, calls what the host chose, and doubles the result."""
 
