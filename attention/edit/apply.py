@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 
 from ..patch.host.edit import require_edit_model
+from ..patch.host.sampling import all_conds
 from ..patch.host.warnings import warn
 from ..patch.run import begin_run, describe_sampled, mark_conditionings, run_of
 from .memory import count_kept, plan_memory
@@ -26,7 +27,7 @@ def sample(executor, noise, *args, **kwargs):
     latents = begin_run(executor, noise, *args, **kwargs)
     guider = executor.class_obj
     run = run_of(guider.model_options["transformer_options"])
-    if not run.took_references and any(parts_of(cond) for each in guider.conds.values() for cond in each):
+    if not run.took_references and any(map(parts_of, all_conds(guider))):
         run.warn(
             "the run ended without a call of the model that reached the parts of Reference Parts, so they did nothing. A node that "
             "caches or replaces the model's calls is the likely cause: remove it."
