@@ -47,10 +47,11 @@ def _cut_out(picture: torch.Tensor, mask: torch.Tensor, fit: str, megapixels: fl
     height, width = picture.shape[:2]
     if mask.shape != picture.shape[:2]:
         mask = F.interpolate(mask[None, None], size=(height, width), mode="nearest-exact")[0, 0]
-    if picture.shape[-1] == 4:
-        picture = picture[..., :3] * picture[..., 3:] + (1 - picture[..., 3:])
+    opaque = mask
+    if picture.shape[-1] == 4:  # where the mask is made of alpha, that counts once
+        picture, opaque = picture[..., :3], torch.minimum(mask, picture[..., 3])
     # Before any resizing: what is outside of the mask must not reach what is inside.
-    picture = picture * mask[..., None] + (1 - mask[..., None])
+    picture = picture * opaque[..., None] + (1 - opaque[..., None])
     shown = mask > 0
     if fit == "whole" or not shown.any():  # of a thin mask nothing may be left at the picture's size
         shown = torch.ones_like(shown)

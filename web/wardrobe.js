@@ -2,18 +2,23 @@
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 
+const chosen = new WeakMap() // by the node, the file that was chosen last
+
 function show(node, file) {
+  chosen.set(node, file)
   const parts = String(file).replace(/\.safetensors$/, ".png").split("/")
   const query = new URLSearchParams({
     filename: parts.pop(), subfolder: ["wardrobe", ...parts].join("/"), type: "output", rand: String(Math.random()),
   })
   const picture = new Image()
   picture.onload = () => {
+    if (chosen.get(node) !== file) return // another was chosen meanwhile
     node.imgs = [picture]
     node.setSize([node.size[0], Math.max(node.size[1], 300)])
     node.setDirtyCanvas(true, true)
   }
   picture.onerror = () => {
+    if (chosen.get(node) !== file) return
     node.imgs = undefined // an older file, or one that was brought without its picture
     node.setDirtyCanvas(true, true)
   }

@@ -10,6 +10,7 @@ const LETTER = 5.5
 const MOST = 300 // letters of a toast
 const said = new Map() // by the id that the server calls a node by: 5, or 19:5 where 19 is a subgraph
 const toasted = new Map() // by the same, the lines that were
+const shown = new WeakMap() // by the node: other packs show texts of theirs by the same means
 
 /** The node that the server calls so; null where there is none. */
 function find(id) {
@@ -41,6 +42,7 @@ function show(node, lines) {
   api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text })
   const widget = textOf(node)
   if (!widget) return
+  shown.set(node, text)
   const rows = () => lines.reduce((sum, line) => sum + Math.ceil((line.length * LETTER) / (node.size[0] - 60)), 0)
   widget.options.getMinHeight = () => Math.min(32 + LINE * rows(), 216)
   fit(node)
@@ -48,7 +50,8 @@ function show(node, lines) {
 
 function hide(node) {
   const widget = textOf(node)
-  if (!String(widget?.value ?? "").startsWith(SIGN)) return
+  if (!widget || widget.value !== shown.get(node)) return
+  shown.delete(node)
   widget.onRemove?.()
   node.widgets.splice(node.widgets.indexOf(widget), 1)
   fit(node)

@@ -225,7 +225,7 @@ class Batch(Carried):
     @staticmethod
     def _unknown(rows: int, chunks: int) -> ValueError:
         return ValueError(
-            f"Another node gives the U-Net {rows} rows for {chunks} conditionings, so it cannot be told which of them are the "
+            f"Another node gives the model {rows} rows for {chunks} conditionings, so it cannot be told which of them are the "
             "positive one's: remove that node, or the Apply nodes of Parts2Whole."
         )
 

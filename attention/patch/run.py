@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ...pictures.crop import WHOLE, Box
-from .applied import Applied
-from .batch import Sampled
+from .batch import Batch, Sampled
 from .carried import Carried
 from .host.sampling import areas_of, has_windows, positive_conds, prompt_id
 from .host.unet import pixels_per_latent, trained_size
@@ -22,7 +21,7 @@ from .region_map import region_of
 APPLIED, RUN, SAMPLED, ATTRIBUTION = "parts2whole", "parts2whole_run", "parts2whole_sampled", "parts2whole_attribution"
 
 # The prompt, and the latent (h, w) that something was laid over first in it: another node may sample crops of it afterwards.
-_first_grids: weakref.WeakKeyDictionary[Applied, tuple[str | None, tuple[int, int]]] = weakref.WeakKeyDictionary()
+_first_grids: MutableMapping[Any, tuple[str | None, tuple[int, int]]] = WeakIdKeyDictionary()
 
 
 class Run(Carried):
@@ -30,11 +29,13 @@ class Run(Carried):
 
     marked: whether the conditionings say which of them is the positive one
     reached: whether the U-Net was called
+    took_references: the uuids of the conditionings of which an edit model was given the references
     """
 
     def __init__(self):
         self._slots, self._said = {}, set()
         self.marked = self.reached = False
+        self.took_references = set()
 
     def keep(self, slot: tuple, state: tuple, compute: Callable, *args) -> Any:
         """What compute(*args) gave for this state; a slot holds one state's result, the latest."""
@@ -68,19 +69,41 @@ class Run(Carried):
             self._said.add(message)
             warn(message)
 
-    def meet(self, applied: Applied, what: str, grid: tuple[int, int]):
-        """Warns where pose or region (`what`) are laid over a piece of what they were laid over first in this prompt."""
+    def lay_over(
+        self, batch: Batch, maps: Iterable[tuple[Any, str, torch.Tensor]],
+        mend: str = "connect that node to a MODEL without this {what}, or draw the crop with the MODEL of Crop for Detail",
+    ):
+        """Warns where a batch does not tell which latent, or which part of it, a pose or a region belongs to, and where it is a
+        piece of what they were laid over first in this prompt.
+
+        maps: what they belong to, what they are, and themselves [B, ...]
+        """
+        for owner, what, each in maps:
+            if batch.tiled:
+                self.warn(
+                    "the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose and the "
+                    "whole region: sample without tiling, or without these."
+                )
+            else:
+                self._meet(owner, what, batch.whole_size(), mend.format(what=what))
+            if not batch.latents_known and len(each) > 1:
+                self.warn(
+                    "another node takes the latents of a batch in portions, and which of them it takes is not known. Each portion "
+                    "gets the first poses and regions: sample without that node, or with one pose and one region."
+                )
+
+    def _meet(self, owner: Any, what: str, grid: tuple[int, int], mend: str):
         prompt = prompt_id()
-        first_prompt, first = _first_grids.get(applied, (prompt, grid))
+        first_prompt, first = _first_grids.get(owner, (prompt, grid))
         if first_prompt != prompt:
             first = grid
-        _first_grids[applied] = prompt, first
+        _first_grids[owner] = prompt, first
         same_shape = abs(first[0] * grid[1] - first[1] * grid[0]) < max(*first, *grid)
         if not same_shape or grid[0] < first[0]:
             self.warn(
                 f"the {what} was laid over a latent of {first[1]}x{first[0]} before and is now laid over {grid[1]}x{grid[0]}. If a "
                 "node samples crops of the picture, as tiled upscalers and face detailers do, every crop gets the whole of it: "
-                f"connect that node to a MODEL without this {what}, or draw the crop with the MODEL of Crop for Detail."
+                f"{mend}."
             )
 
 

@@ -53,7 +53,9 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     )
     if acting.every:
         batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
-        _warn_of_unknown_layout(batch, acting, run)
+        poses = ((applied, "pose", applied.image) for applied in acting.of(AppliedPose))
+        regions = ((applied, "region", applied.region) for applied in acting.of(AppliedParts) if applied.region is not None)
+        run.lay_over(batch, (*poses, *regions))
         if attribution is not None and batch.whole:
             attribution.describe(applied.of(AppliedParts), acting.of(AppliedParts), batch.grid, sigma)
         else:
@@ -61,25 +63,6 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
         call = Call(model, options, batch, run, x.device, model.get_dtype_inference())
         options = {**options, **_patches(call, acting, attribution)}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-
-
-def _warn_of_unknown_layout(batch: Batch, acting: EverythingApplied, run: Run):
-    """Warns where the batch does not tell which latent, or which part of it, a pose or a region belongs to."""
-    poses = [(applied, "pose", applied.image) for applied in acting.of(AppliedPose)]
-    regions = [(applied, "region", applied.region) for applied in acting.of(AppliedParts) if applied.region is not None]
-    for applied, what, maps in (*poses, *regions):
-        if batch.tiled:
-            run.warn(
-                "the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose and the whole "
-                "region: sample without tiling, or without these."
-            )
-        else:
-            run.meet(applied, what, batch.whole_size())
-        if not batch.latents_known and len(maps) > 1:
-            run.warn(
-                "another node takes the latents of a batch in portions, and which of them it takes is not known. Each portion gets "
-                "the first poses and regions: sample without that node, or with one pose and one region."
-            )
 
 
 def _patches(call: Call, acting: EverythingApplied, attribution: Attribution | None) -> dict[str, dict]:

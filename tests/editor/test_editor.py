@@ -162,6 +162,27 @@ def test_a_warning_stands_on_its_node_until_it_is_mended_and_a_toast_says_it_of_
     assert page.evaluate(TOLD) == {}
 
 
+def test_a_text_of_another_pack_stays_where_ours_goes(page):
+    """Another pack's own warning, by the same means of the editor."""
+    page.evaluate("""async () => {
+        app.graph.clear()
+        for (const id of [1, 2]) {
+            const node = LiteGraph.createNode('Parts2WholeLoadPart')
+            node.id = id
+            app.graph.add(node)
+        }
+        window.api = (await import('/scripts/api.js')).api
+        api.dispatchCustomEvent('progress_text', {nodeId: '1', text: '⚠ theirs'})
+    }""")
+    texts = """texts => {
+        api.dispatchCustomEvent('parts2whole.warnings', {node: '2', texts})
+        const text = node => node.widgets.find(widget => widget.name === '$$node-text-preview')?.value
+        return app.graph.nodes.map(text)
+    }"""
+    assert page.evaluate(texts, ["ours."]) == ["⚠ theirs", "⚠ Ours."]
+    assert page.evaluate(texts, []) == ["⚠ theirs", None]
+
+
 def test_what_is_painted_on_a_cut_out_in_the_mask_editor_is_the_part_and_is_shown(page, server):
     open_workflow(page, "paper_doll")
     page.evaluate("app.rootGraph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'steps').value = 2")
@@ -353,6 +374,22 @@ def test_what_a_file_of_the_wardrobe_holds_is_seen_when_it_is_chosen(page, serve
         widget.callback(widget.value)
     }""")
     page.wait_for_function("app.graph.nodes[0].imgs?.[0].naturalWidth === 77", timeout=WAIT)
+
+    # A picture that comes late is not shown for the file that was chosen meanwhile.
+    Image.new("RGB", (55, 50), "blue").save(folder / "late.png")
+    late = []
+    page.route("**/view?filename=late.png*", lambda route: late.append(route))
+    page.evaluate("""() => {
+        const widget = app.graph.nodes[0].widgets[0]
+        for (const name of ['late', 'one']) {
+            widget.value = `mine/${name}.safetensors`
+            widget.callback(widget.value)
+        }
+    }""")
+    page.wait_for_timeout(500)
+    late[0].continue_()
+    page.wait_for_timeout(1000)
+    assert len(late) == 1 and page.evaluate("app.graph.nodes[0].imgs[0].naturalWidth") == 77
 
 
 def test_the_help_page_of_a_node_is_served(page):

@@ -49,6 +49,17 @@ def test_transparency_is_white_too():
     assert torch.allclose(cut.image, rgb * alpha + 1 - alpha)
 
 
+def test_the_soft_edge_of_a_cut_out_is_blended_once():
+    """Its alpha is the picture's and the mask's too."""
+    image = torch.rand(1, 20, 30, 4, generator=torch.Generator().manual_seed(0))
+    expected = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
+    for mask in (None, image[..., 3], image[..., 3] ** 0.5):
+        (cut,) = cut_outs(make_part("hair", image, mask), "whole")
+        assert torch.allclose(cut.image, expected[0], atol=1e-6)
+    (cut,) = cut_outs(make_part("hair", image, image[..., 3] / 2), "whole")  # painted on it, not wholly
+    assert torch.allclose(cut.image, image[0, ..., :3] * image[0, ..., 3:] / 2 + 1 - image[0, ..., 3:] / 2, atol=1e-6)
+
+
 @pytest.mark.parametrize("fit, aspect", [("crop", 10 / 30), ("whole", 80 / 60)])
 @pytest.mark.parametrize("megapixels", [0.02, 0.25, 1.0])
 def test_the_size_is_the_budget_in_whole_tokens(fit, aspect, megapixels):
