@@ -74,7 +74,7 @@ def test_what_is_no_text_is_refused_with_words(node, text, value):
 ])
 def test_a_tensor_that_is_no_picture_is_refused_with_words(node, shape):
     """One channel would go on as a picture without a dimension for it."""
-    with pytest.raises(ValueError, match=r"got a tensor of shape \[.*\] for 'image'.* one picture or more of shape \[B, H, W, 3 or 4"):
+    with pytest.raises(ValueError, match=r"a tensor of shape \[.*\] for 'image'.* one picture or more of shape \[B, H, W, 3 or 4"):
         run(node, image=torch.zeros(shape))
 
 

@@ -99,7 +99,9 @@ def test_the_box_is_that_of_all_masks_of_any_size(model):
     masks = torch.cat([mask_of(10, 10, 12, 14, (65, 95)), mask_of(20, 30, 21, 31, (65, 95))])
     _, mask, box = crop(image(), model, mask=masks)
     assert box == Crop(19, 19, 24, 44, *SIZE), "20..42 and 20..62, grown by 2"
-    assert len(mask) == 2 and mask[0].sum() > 4 * 30 and mask[1].sum() > 4 * 3
+    assert len(mask) == 1, "of one picture"
+    _, each, _ = crop(image(2), model, mask=masks)
+    assert len(each) == 2 and each[0].sum() > 4 * 30 and each[1].sum() > 4 * 3 and torch.equal(each.amax(0, keepdim=True), mask)
 
 
 def test_a_box_over_the_border_is_clamped_and_one_outside_refused(model):
@@ -146,6 +148,22 @@ def test_a_mask_says_what_of_the_detail_is_taken():
     soft = paste(picture, torch.ones(1, 128, 96, 3), box, 8, mask=mask)
     assert 0.2 < float(((soft - picture) / (1 - picture))[0, 72, 54].mean()) < 0.8, "the feather softens the mask too"
     assert torch.equal(paste(picture, torch.ones(1, 8, 8, 3), box, mask=torch.zeros(1, 8, 8)), picture)
+
+
+def test_all_of_several_masks_are_pasted_into_one_picture():
+    """As a detector's, with one for each face."""
+    picture, box = image(), Crop(30, 40, 48, 64, *SIZE)
+    masks = torch.zeros(3, 64, 48)
+    for i, mask in enumerate(masks):
+        mask[20 * i:20 * i + 10] = 1
+    pasted, ones = paste(picture, torch.ones(1, 64, 48, 3), box, mask=masks), masks.any(0)
+    inside = pasted[0, 40:104, 30:78]
+    assert inside[ones].eq(1).all() and torch.equal(inside[~ones], picture[0, 40:104, 30:78][~ones])
+    of_each = paste(image(3), torch.ones(1, 64, 48, 3), box, mask=masks)[:, 40:104, 30:78]
+    assert all(each[mask > 0].eq(1).all() for each, mask in zip(of_each, masks))
+    assert torch.equal(of_each[1, :10], image(3)[1, 40:50, 30:78])
+    with pytest.raises(ValueError, match="The mask is a batch of none"):
+        paste(picture, torch.ones(1, 64, 48, 3), box, mask=masks[:0])
 
 
 def test_a_picture_of_another_size_gets_it_at_the_same_place():
