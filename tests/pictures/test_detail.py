@@ -173,6 +173,17 @@ def test_a_picture_of_another_size_gets_it_at_the_same_place():
     assert pasted[:, 80:208, 60:156].eq(1).all() and torch.equal(pasted[:, :, :60], picture[:, :, :60])
 
 
+@pytest.mark.parametrize("size, said", [
+    (SIZE, False), ((260, 380), False), ((65, 95), False), ((264, 384), False), ((520, 768), False), ((40, 56), False),
+    ((190, 130), True), ((130, 130), True), ((64, 48), True), ((480, 768), True),
+], ids=str)
+def test_a_picture_of_another_shape_is_told(size, said, caplog):
+    """As where a crop of a crop is pasted into the whole at once, or pictures were mixed up."""
+    paste(image(size=size), torch.ones(1, 128, 96, 3), Crop(30, 40, 48, 64, *SIZE))
+    told = f"the picture is {size[0]}x{size[1]}, and was cropped from one of another shape, 130x190: the detail is stretched"
+    assert caplog.text.count(told) == said and caplog.text.count("another shape") == said
+
+
 def test_batches_and_alpha():
     box = Crop(30, 40, 48, 64, *SIZE)
     assert len(paste(image(1), torch.ones(3, 8, 8, 3), box)) == 3
