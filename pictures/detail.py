@@ -71,8 +71,8 @@ def paste_detail(
     image: [B, H, W, C] in 0..1, the whole picture, or the same in another size
     detail: [B', h, w, C'] in 0..1, of any size
     mask: [B'', h', w'] in 0..1, where in the crop the detail is taken; None: everywhere. More masks than pictures become one
-    feather: over how many pixels of the whole picture detail and picture blend, inside of the crop. Sides of the crop on the
-        border of the picture have nothing to blend with
+    feather: over how many pixels of the whole picture detail and picture blend, inside of the crop: to its middle at most. Sides of
+        the crop on the border of the picture have nothing to blend with
     returns: [max(B, B'), H, W, C]; an alpha channel is the picture's
     raises: ValueError for a batch without a mask, and for values that are not finite
     """
@@ -80,6 +80,7 @@ def paste_detail(
     count = max(len(image), len(detail))
     crop = crop.of(image.shape[2], image.shape[1])
     detail = _resized(detail[..., :3].movedim(-1, 1), crop.width, crop.height, METHOD).movedim(1, -1).to(image)
+    feather = min(feather, crop.width // 2, crop.height // 2)  # more, and the detail would be nowhere whole
     weight = _ramp(crop, feather)[None]
     if mask is not None:
         require_finite(mask, "The mask")

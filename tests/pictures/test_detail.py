@@ -139,6 +139,15 @@ def test_the_feather_rises_from_the_sides_but_not_at_the_pictures_border():
     assert torch.allclose(pasted[40:50, 20], 0.05 + torch.arange(10) * 0.1)
 
 
+@pytest.mark.parametrize("feather", [16, 1024])
+def test_a_feather_ends_in_the_middle_of_the_crop(feather):
+    """Else hardly anything of a small detail, or nothing, would be seen."""
+    pasted = paste(torch.zeros(1, 190, 130, 3), torch.ones(1, 8, 8, 3), Crop(30, 40, 20, 64, *SIZE), feather)[0, :, :, 0]
+    assert pasted[72, 39:41].eq(0.95).all() and (pasted[72, 30:40].diff() > 0).all() and pasted[72, :30].eq(0).all()
+    whole = paste(torch.zeros(1, 190, 130, 3), torch.ones(1, 8, 8, 3), Crop(30, 40, 20, 64, *SIZE), feather, mask=torch.ones(1, 8, 8))
+    assert torch.allclose(whole[0, :, :, 0], pasted)
+
+
 def test_a_mask_says_what_of_the_detail_is_taken():
     picture, box = image(), Crop(30, 40, 48, 64, *SIZE)
     mask = torch.zeros(1, 128, 96)
