@@ -3,6 +3,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..attention.patch.apply import crop as crop_model
+from ..attention.patch.host.warnings import warn
 from ..pictures.detail import crop_for_detail, paste_detail
 from .node import Node
 from .sockets import DETAIL, CropSocket, box_inputs
@@ -81,4 +82,10 @@ class Parts2WholePasteDetail(Node):
     @classmethod
     def execute(cls, image, detail, crop, feather, mask=None) -> io.NodeOutput:
         mask = None if mask is None else mask.reshape(-1, *mask.shape[-2:])
+        height, width = image.shape[1:3]
+        if not crop.fits(width, height):
+            warn(
+                f"the picture is {width}x{height}, and was cropped from one of another shape, {crop.of_width}x{crop.of_height}: "
+                "the detail is stretched, and lies elsewhere. Connect the picture that Crop for Detail got, or the same enlarged."
+            )
         return io.NodeOutput(paste_detail(image, detail, crop, mask, feather))

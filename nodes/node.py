@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, get_args, get_origin
@@ -19,21 +20,24 @@ _CARRIES: dict[str, Callable[[Any], bool]] = {
     "CLIP": lambda value: hasattr(value, "tokenize"),
     "VAE": lambda value: hasattr(value, "encode") and not isinstance(value, str),
     "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
-    "IMAGE": lambda value: isinstance(value, torch.Tensor) and value.ndim == 4,
+    "IMAGE": lambda value: (
+        isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[-1] in (3, 4) and value.numel() > 0
+    ),
     "MASK": lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3, 4),
     "CONDITIONING": lambda value: isinstance(value, list) and all(
         isinstance(each, (list, tuple)) and len(each) > 1 and isinstance(each[1], dict) for each in value
     ),
     "LATENT": lambda value: isinstance(value, dict) and isinstance(value.get("samples"), torch.Tensor),
 }
+_EXPECTED = {"IMAGE": "IMAGE, one picture or more of shape [B, H, W, 3 or 4]"}
 _SHOWN = 40
 
 
 class Node(io.ComfyNode):
     """A node whose `execute` only sees inputs that it has, of the kind that their sockets carry, and that shows its warnings.
 
-    The host checks links between nodes, but takes plain values, wildcard outputs and links to unknown inputs as they are; and texts
-    too, where a node checks them itself.
+    The host checks links between nodes, but takes plain values, wildcard outputs and links to unknown inputs as they are; numbers
+    that come by a link, also beyond their limits; and texts, where a node checks them itself.
     """
 
     # The editor is shown again what it showed when it comes from the cache (0.20.1 and newer); it is no node to end a graph with.
@@ -63,6 +67,8 @@ def _checked(execute: Callable) -> Callable:
                         _require(schema.display_name, each, value)
                     elif isinstance(each, (io.Combo.Input, io.String.Input)) and not (isinstance(value, str) or _is_file(each)):
                         raise ValueError(f"{schema.display_name} got {_shown(value)} for '{each.id}'. Give it a text.")
+                    elif isinstance(each, (io.Int.Input, io.Float.Input)):
+                        _require_number(schema.display_name, each, value)
         return _with_warnings(execute(cls, **inputs))
 
     return checked
@@ -102,7 +108,18 @@ def _require(node: str, socket: io.Input, value: Any):
     if not carries(value):
         what = "nothing: the node that is connected has none to give" if value is None else _shown(value)
         raise ValueError(
-            f"{node} got {what} for '{socket.id}'. Connect the output of a node that gives {kind}. {socket.tooltip or ''}"
+            f"{node} got {what} for '{socket.id}'. Connect the output of a node that gives {_EXPECTED.get(kind, kind)}. "
+            f"{socket.tooltip or ''}"
+        )
+
+
+def _require_number(node: str, widget: io.Int.Input | io.Float.Input, value: Any):
+    """NaN lies within no limits."""
+    whole = isinstance(widget, io.Int.Input)
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not widget.min <= value <= widget.max:
+        raise ValueError(
+            f"{node} got {_shown(value)} for '{widget.id}'. Give it a {'whole ' * whole}number from {widget.min} to {widget.max}."
         )
 
 

@@ -29,6 +29,7 @@ class Box(NamedTuple):
 
 
 WHOLE = Box(0, 0, 1, 1)
+ROUNDED = 8  # pixels of a side, when a picture is scaled for a latent
 
 
 class Crop(NamedTuple):
@@ -47,6 +48,11 @@ class Crop(NamedTuple):
             Fraction(self.x, self.of_width), Fraction(self.y, self.of_height), Fraction(self.x + self.width, self.of_width),
             Fraction(self.y + self.height, self.of_height),
         )
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether a picture of this size has the shape of the one that was cropped, and so may be the same in another size."""
+        aside = abs(width * self.of_height - height * self.of_width)  # pixels of one side, times the other
+        return aside <= ROUNDED * max(self.of_width, self.of_height)
 
     def of(self, width: int, height: int) -> Crop:
         """The same place in the same picture of another size: the pixels that it touches."""

@@ -30,6 +30,7 @@ SHORTER, LONGEST, MULTIPLE = 512, 2048, 64
 # Of the networks' activations, at a size of about 800x1333 in float32: a rough figure.
 MEMORY = 2 * 2**30
 TUPLE, DICTIONARY = "TupleType", "DictType"
+OUT_OF_MEMORY = "out of memory", "can't allocate memory"  # CUDA's words, and those of the CPU
 
 
 def register_folder():
@@ -116,9 +117,10 @@ def _people(model: torch.jit.ScriptModule, convention: str, image: torch.Tensor,
         # Not optimized: fused kernels of a later call would give other numbers than those of the first.
         with torch.jit.optimized_execution(False):
             output = model(pixels)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
+    except (RuntimeError, torch.jit.Error) as error:
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            # Of what fails in it TorchScript keeps the text and not the kind, by which the host frees memory.
+            raise torch.OutOfMemoryError(f"The DensePose model on a picture of {width}x{height}: {last_line(error)}") from error
         raise ValueError(
             f"The DensePose model failed on a picture of {width}x{height}: {last_line(error)}. {MEND}"
         ) from error

@@ -47,7 +47,9 @@ def find_people(output: Any) -> People:
     if len(boxes) == 1 and not len(boxes[0]):
         return People(boxes[0].float(), *(torch.zeros(0, channels, 1, 1) for channels in (COARSE[0], CHARTS, CHARTS, CHARTS)))
     maps = *coarse, *charts.values()
-    if (len(boxes), len(coarse), len(charts)) != (1, 1, 3) or any(len(each) != len(boxes[0]) for each in maps):
+    if (len(boxes), len(coarse), len(charts)) != (1, 1, 3) or any(
+        len(each) != len(boxes[0]) or not each.numel() for each in maps
+    ):
         shapes = ", ".join(str(list(each.shape)) for _, each in tensors) or "no tensors"
         raise ValueError(
             f"The model gives {shapes}. Expected those of a DensePose chart model for N people: boxes [N, 4], one map of "

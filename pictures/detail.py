@@ -21,7 +21,7 @@ METHOD = "lanczos"
 
 
 class Detail(NamedTuple):
-    """image: [B, h, w, C] in 0..1; mask: [B or 1, h, w] in 0..1; crop: where in the whole picture they lie"""
+    """image: [B, h, w, C] in 0..1; mask: [B or fewer, h, w] in 0..1; crop: where in the whole picture they lie"""
 
     image: torch.Tensor
     mask: torch.Tensor
@@ -35,7 +35,8 @@ def crop_for_detail(
     enlarged sides are multiples of 8.
 
     image: [B, H, W, C] in 0..1
-    mask: [B', H', W'] in 0..1, of any size, of which the crop has what is above 0.5 in any of them; None: the box
+    mask: [B', H', W'] in 0..1, of any size, of which the crop has what is above 0.5 in any of them; None: the box. More masks than
+        pictures become one
     box: x, y, width, height in pixels; a width or height of 0: as far as the picture goes
     factor: how many times larger the crop is
     padding: how much more of the picture there is around mask or box, as a share of the longer side
@@ -56,7 +57,8 @@ def crop_for_detail(
     if mask is None:
         shown = torch.ones(1, h, w)
     else:
-        shown = _cut(_resized(mask[:, None].float().clamp(0.0, 1.0), *size, "bilinear"), crop)
+        shown = _of_pictures(mask, len(image))[:, None].float().clamp(0.0, 1.0)
+        shown = _cut(_resized(shown, *size, "bilinear"), crop)
         shown = _resized(shown, w, h, "bilinear")[:, 0]
     return Detail(_resized(_cut(image.movedim(-1, 1), crop), w, h, METHOD).movedim(1, -1), shown, crop)
 
@@ -68,25 +70,39 @@ def paste_detail(
 
     image: [B, H, W, C] in 0..1, the whole picture, or the same in another size
     detail: [B', h, w, C'] in 0..1, of any size
-    mask: [B'', h', w'] in 0..1, where in the crop the detail is taken; None: everywhere
-    feather: over how many pixels of the whole picture detail and picture blend, inside of the crop. Sides of the crop on the
-        border of the picture have nothing to blend with
+    mask: [B'', h', w'] in 0..1, where in the crop the detail is taken; None: everywhere. More masks than pictures become one
+    feather: over how many pixels of the whole picture detail and picture blend, inside of the crop: to its middle at most. Sides of
+        the crop on the border of the picture have nothing to blend with
     returns: [max(B, B'), H, W, C]; an alpha channel is the picture's
+    raises: ValueError for a batch without a mask, and for values that are not finite
     """
     require_finite(detail, "The detail")
     count = max(len(image), len(detail))
     crop = crop.of(image.shape[2], image.shape[1])
     detail = _resized(detail[..., :3].movedim(-1, 1), crop.width, crop.height, METHOD).movedim(1, -1).to(image)
+    feather = min(feather, crop.width // 2, crop.height // 2)  # more, and the detail would be nowhere whole
     weight = _ramp(crop, feather)[None]
     if mask is not None:
         require_finite(mask, "The mask")
-        mask = _resized(mask[:, None].float().cpu().clamp(0.0, 1.0), crop.width, crop.height, "bilinear")[:, 0]
+        mask = _of_pictures(mask, count)[:, None].float().cpu().clamp(0.0, 1.0)
+        mask = _resized(mask, crop.width, crop.height, "bilinear")[:, 0]
         weight = weight * (blurred(mask, feather / 2, unseen) if feather else mask)
     image = comfy.utils.repeat_to_batch_size(image, count).clone()
     detail, weight = (comfy.utils.repeat_to_batch_size(x, count) for x in (detail, weight.to(image)))
     place = image[:, crop.y:crop.y + crop.height, crop.x:crop.x + crop.width, :3]
     place.copy_(torch.lerp(place, detail, weight[..., None].expand_as(place)))
     return image
+
+
+def _of_pictures(masks: torch.Tensor, count: int) -> torch.Tensor:
+    """The masks of so many pictures. Of more masks than that, which one is whose is not known: what is in any of them.
+
+    masks: [B, H, W]
+    raises: ValueError for an empty batch
+    """
+    if not len(masks):
+        raise ValueError("The mask is a batch of none. Connect another, or none: then all of the detail is taken.")
+    return masks if len(masks) <= count else masks.amax(0, keepdim=True)
 
 
 def _around(mask: torch.Tensor) -> Crop:

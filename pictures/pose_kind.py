@@ -73,7 +73,7 @@ def to_iuv(image: torch.Tensor) -> torch.Tensor:
 
 def _nearest(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far the nearest colour of the map is, in values of 0..255, and its index: both [B, H, W]"""
-    values = rgb * 255
+    values = rgb.float() * 255
     nearest, index = torch.full(rgb.shape[:-1], float("inf")), torch.zeros(rgb.shape[:-1], dtype=torch.long)
     for number, colour in enumerate(VIRIDIS):
         distance = (values - torch.tensor(colour)).abs_().amax(-1)

@@ -59,7 +59,13 @@ class Run(Carried):
         number = latent % len(region)
 
         def resize() -> torch.Tensor:
-            return region_of(region[number], crop, size, by_centre).to(device)
+            values = region_of(region[number], crop, size, by_centre)
+            if by_centre and crop == WHOLE and region[number].any() and not values.any():
+                self.warn(
+                    f"the region lies between the centres of all tokens of a latent of {size[1]}x{size[0]}, so its parts do "
+                    "nothing: make it larger, or set `region_mode` of Apply Parts2Whole to area."
+                )
+            return values.to(device)
 
         return self.keep(("region", region, by_centre, number, size, device, crop), (), resize)
 

@@ -75,6 +75,15 @@ def test_ones_place_gives_the_others_parts_a_share_of_exactly_zero(
         assert (of_first[in_first] > 0).all() and (of_second[in_second] > 0).all() and (removed[in_second] > 0).all()
 
 
+@pytest.mark.parametrize("region_mode, said", [("centre", 1), ("area", 0)])
+def test_a_region_that_no_token_has_at_its_centre_is_told(checkpoint, appearance, draw, caplog, region_mode, said):
+    column = torch.zeros(1, 192, 128)
+    column[..., :3] = 1
+    model = apply_parts(checkpoint.model, appearance, region=column, region_mode=region_mode)
+    assert (rel(draw(model, steps=1), draw(checkpoint.model, steps=1)) < 1e-5) == bool(said)
+    assert caplog.text.count("lies between the centres of all tokens of a latent of 16x24, so its parts do nothing") == said
+
+
 def test_by_area_they_would_meet_in_the_coarser_layers(checkpoint, appearance, draw, monkeypatch):
     """What region_mode centre is for."""
     _, first, second = people(128, 192)

@@ -151,6 +151,7 @@ def test_a_large_photograph_costs_a_few_maps_of_memory(tmp_path):
 
 @pytest.mark.parametrize("maps, message", [
     (lambda c, f, u, v: (c, f, u, v[:, :24]), r"\[1, 24, 56, 56\].* Expected those of a DensePose chart model"),
+    (lambda c, f, u, v: (c, f[..., :0], u, v), r"\[1, 25, 56, 0\].* Expected those of a DensePose chart model"),
     (lambda c, f, u, v: (c[:, :1], f, u, v), "Expected those of a DensePose chart model"),
     (lambda c, f, u, v: (c, f[:, :, 0], u, v), r"\[1, 25, 56\]"),
     (lambda c, f, u, v: (c, f, u * torch.nan, v), "NaN or infinite values. Take its export in full precision"),
@@ -198,17 +199,37 @@ class Fails(torch.nn.Module):
         return {"a": image.reshape(7, -1)}
 
 
+class Refuses(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        assert image.dim() == 7, "seven dimensions"
+        return {"a": image}
+
+
+class TakesAll(torch.nn.Module):
+    """Of the memory that there is."""
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"a": torch.zeros(1 << 50)}
+
+
 class Nothing(torch.nn.Module):
     pass
 
 
 @pytest.mark.parametrize("module, message", [
     (Another, "is not a DensePose model: it is called as forward"), (TakesTwo, "int size.* -> .*Expected one picture"),
+    (Refuses, "failed on a picture of 32x32: .*seven dimensions.*download it again"),
     (Fails, "failed on a picture of 32x32: .*shape '\\[7, -1\\]' is invalid.*download it again"), (Nothing, "called as nothing"),
 ])
 def test_other_modules_are_refused(module, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         pose(save_module(module(), tmp_path / "a.pt"), photo(32, 32))
+
+
+def test_a_lack_of_memory_is_the_hosts_to_mend(tmp_path):
+    """Not the file's fault."""
+    with pytest.raises(torch.OutOfMemoryError, match="model on a picture of 32x32: .*can't allocate memory"):
+        pose(save_module(TakesAll(), tmp_path / "a.pt"), photo(32, 32))
 
 
 @pytest.fixture

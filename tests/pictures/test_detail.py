@@ -99,7 +99,9 @@ def test_the_box_is_that_of_all_masks_of_any_size(model):
     masks = torch.cat([mask_of(10, 10, 12, 14, (65, 95)), mask_of(20, 30, 21, 31, (65, 95))])
     _, mask, box = crop(image(), model, mask=masks)
     assert box == Crop(19, 19, 24, 44, *SIZE), "20..42 and 20..62, grown by 2"
-    assert len(mask) == 2 and mask[0].sum() > 4 * 30 and mask[1].sum() > 4 * 3
+    assert len(mask) == 1, "of one picture"
+    _, each, _ = crop(image(2), model, mask=masks)
+    assert len(each) == 2 and each[0].sum() > 4 * 30 and each[1].sum() > 4 * 3 and torch.equal(each.amax(0, keepdim=True), mask)
 
 
 def test_a_box_over_the_border_is_clamped_and_one_outside_refused(model):
@@ -137,6 +139,16 @@ def test_the_feather_rises_from_the_sides_but_not_at_the_pictures_border():
     assert torch.allclose(pasted[40:50, 20], 0.05 + torch.arange(10) * 0.1)
 
 
+@pytest.mark.parametrize("feather", [16, 1024])
+def test_a_feather_ends_in_the_middle_of_the_crop(feather):
+    """Else hardly anything of a small detail, or nothing, would be seen."""
+    black, white, box = torch.zeros(1, 190, 130, 3), torch.ones(1, 8, 8, 3), Crop(30, 40, 20, 64, *SIZE)
+    pasted = paste(black, white, box, feather)
+    row = pasted[0, 72, :, 0]
+    assert row[39:41].eq(0.95).all() and (row[30:40].diff() > 0).all() and row[:30].eq(0).all()
+    assert torch.allclose(paste(black, white, box, feather, mask=torch.ones(1, 8, 8)), pasted)
+
+
 def test_a_mask_says_what_of_the_detail_is_taken():
     picture, box = image(), Crop(30, 40, 48, 64, *SIZE)
     mask = torch.zeros(1, 128, 96)
@@ -148,11 +160,38 @@ def test_a_mask_says_what_of_the_detail_is_taken():
     assert torch.equal(paste(picture, torch.ones(1, 8, 8, 3), box, mask=torch.zeros(1, 8, 8)), picture)
 
 
+def test_all_of_several_masks_are_pasted_into_one_picture():
+    """As a detector's, with one for each face."""
+    picture, box = image(), Crop(30, 40, 48, 64, *SIZE)
+    masks = torch.zeros(3, 64, 48)
+    for i, mask in enumerate(masks):
+        mask[20 * i:20 * i + 10] = 1
+    pasted, ones = paste(picture, torch.ones(1, 64, 48, 3), box, mask=masks), masks.any(0)
+    inside = pasted[0, 40:104, 30:78]
+    assert inside[ones].eq(1).all() and torch.equal(inside[~ones], picture[0, 40:104, 30:78][~ones])
+    of_each = paste(image(3), torch.ones(1, 64, 48, 3), box, mask=masks)[:, 40:104, 30:78]
+    assert all(each[mask > 0].eq(1).all() for each, mask in zip(of_each, masks))
+    assert torch.equal(of_each[1, :10], image(3)[1, 40:50, 30:78])
+    with pytest.raises(ValueError, match="The mask is a batch of none"):
+        paste(picture, torch.ones(1, 64, 48, 3), box, mask=masks[:0])
+
+
 def test_a_picture_of_another_size_gets_it_at_the_same_place():
     """As after an upscale."""
     picture = image(size=(260, 380))
     pasted = paste(picture, torch.ones(1, 128, 96, 3), Crop(30, 40, 48, 64, *SIZE))
     assert pasted[:, 80:208, 60:156].eq(1).all() and torch.equal(pasted[:, :, :60], picture[:, :, :60])
+
+
+@pytest.mark.parametrize("size, said", [
+    (SIZE, False), ((260, 380), False), ((65, 95), False), ((264, 384), False), ((520, 768), False), ((40, 56), False),
+    ((190, 130), True), ((130, 130), True), ((64, 48), True), ((480, 768), True),
+], ids=str)
+def test_a_picture_of_another_shape_is_told(size, said, caplog):
+    """As where a crop of a crop is pasted into the whole at once, or pictures were mixed up."""
+    paste(image(size=size), torch.ones(1, 128, 96, 3), Crop(30, 40, 48, 64, *SIZE))
+    told = f"the picture is {size[0]}x{size[1]}, and was cropped from one of another shape, 130x190: the detail is stretched"
+    assert caplog.text.count(told) == said and caplog.text.count("another shape") == said
 
 
 def test_batches_and_alpha():

@@ -34,6 +34,14 @@ def test_kinds():
     assert pose_kind(torch.rand(1, 64, 64, 3)) == OTHER
 
 
+def test_pictures_in_half_precision():
+    """As the host loads them with --fp16-intermediates."""
+    for kind, image in ((IUV, iuv()), (COLOUR_MAPPED, colour_mapped(iuv())), (OPENPOSE, openpose())):
+        assert pose_kind(image.half()) == kind
+    mapped = colour_mapped(iuv())
+    assert torch.equal(run("Parts2WholePoseToIUV", image=mapped.half()), run("Parts2WholePoseToIUV", image=mapped))
+
+
 def test_viridis_is_matplotlibs():
     import matplotlib
 
