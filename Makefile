@@ -80,4 +80,4 @@ train-doll-vae: ## train the VAE of the next doll on one core, on from where it 
 
 train-doll: ## train the next doll on one core, on from where it was broken off or from training/half_trained; settings by ARGS
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
-	"$$PYTHON" -m training.train training/configs/doll_4.yaml loop.output=$(TRAINED)/doll_4 $(ARGS)
+	"$$PYTHON" -m training.train training/configs/doll_5.yaml loop.output=$(TRAINED)/doll_5 $(ARGS)
