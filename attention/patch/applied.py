@@ -169,6 +169,11 @@ class EverythingApplied(NamedTuple):
         """Whether something acts in a part of the noise schedule only."""
         return any(applied.start > 0 or applied.end < 1 for applied in self.every)
 
+    @property
+    def divided(self) -> bool:
+        """Whether the target is divided among several people, see People in One Frame."""
+        return sum(parts.by_centre and parts.region is not None for parts in self.of(AppliedParts)) > 1
+
 
 def _require_same(made_for: Architecture, has: Architecture, what: str, node: str):
     if made_for != has:

@@ -135,7 +135,9 @@ def begin_run(executor, noise, *args, **kwargs):
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]
     run = options[RUN] = Run()
-    if APPLIED in options and options[APPLIED].crop == WHOLE and not has_windows(guider.model_options):
+    applied = options.get(APPLIED)
+    of_one_person = applied is not None and applied.crop == WHOLE and not applied.divided and not has_windows(guider.model_options)
+    if of_one_person:
         height, width = (side * pixels_per_latent(guider.model_patcher) for side in noise.shape[-2:])
         warn_of_size(guider.model_patcher, width, height, "Set it where the empty latent is made.")
     attribution = options.get(ATTRIBUTION)

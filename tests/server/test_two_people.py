@@ -24,7 +24,9 @@ def only(class_type: str, **inputs) -> str:
 
 
 def test_each_wears_their_own_top(server):
+    before = server.log()
     output = server.run(API)[only("SaveImage")]
+    assert "Parts2Whole: " not in server.log()[len(before):], "a frame for two is meant to be wide, and nothing else is wrong"
     picture = np.asarray(Image.open(io.BytesIO(server.view(output["images"][0]))).convert("RGB"))
     first = Pair(SEED, FIGURE)
     figure, = (figure for figure, label, number in FURTHER if (label, number) == (TOP, 2))
