@@ -7,10 +7,13 @@ training = diffusers accelerate omegaconf skimage
 # What the tests import beside pytest.
 tested = $(training) ray pyarrow filelock
 
-# About half of what the tests take.
-half = tests/server tests/training
+# What opens the editor.
+browser = playwright==1.65.2
 
-.PHONY: help demo test slow versions editor lint bench full-size evaluate train-paper-doll
+# About half of what the tests take.
+half = tests/server tests/training tests/encoders
+
+.PHONY: help demo thumbnails node-pictures test slow versions editor lint bench full-size evaluate train-paper-doll
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +39,7 @@ versions: ## the tests that touch the host, on older ComfyUIs too; on one only b
 	done
 
 editor: ## open every workflow in the real editor and run two: needs Chromium, CHROMIUM names it if it is not on the path
-	@$(call in_host,pytest $(tested)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check playwright==1.65.2 && \
+	@$(call in_host,pytest $(tested)) "$$PYTHON" -m pip install --quiet --disable-pip-version-check $(browser) && \
 	"$$PYTHON" -m pytest tests/editor
 
 lint: ## ruff, as CI runs it
@@ -45,8 +48,15 @@ lint: ## ruff, as CI runs it
 bench: ## what references cost, as ratios; options by ARGS, see docs/performance.md
 	@$(call in_host,pytest matplotlib) "$$PYTHON" bench/bench.py $(ARGS)
 
-full-size: ## the whole workflow at the release's size with random weights: 13 GB of memory (it fails above 20), 6 GB of disk, some patience
+full-size: ## the whole workflow at the release's size with random weights: from photographs by PHOTOS=1; 13 GB of memory (it fails above 20), 6 GB of disk, some patience
 	@$(call in_host) "$$PYTHON" bench/full_size.py
+
+thumbnails: ## the pictures of the workflows in the template browser, again: for a new model of dolls, or a new workflow
+	@$(call in_host) "$$PYTHON" bench/thumbnails.py
+
+node-pictures: ## the pictures of the nodes in their help pages, again: for a node that looks different now; needs Chromium, as editor does
+	@$(call in_host) "$$PYTHON" -m pip install --quiet --disable-pip-version-check $(browser) && \
+	"$$PYTHON" bench/node_pictures.py
 
 evaluate: ## what the paper-doll model can do, as a table and a plot; other checkpoints by ARGS, see docs/training.md
 	@$(call in_host,$(training)) "$$PYTHON" -m training.paper_dolls.evaluate $(ARGS)
@@ -56,9 +66,12 @@ TRAINED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/parts2whole/training
 doll := $(TRAINED)/paper_doll
 
 train-paper-doll: ## train the model in models/paper_doll again, from nothing, on one core: some hours; settings of its last part by ARGS
-	@echo "Four parts into $(doll)_vae, $(doll), $(doll)_2 and $(doll)_3, each of which goes on where it was broken off."
+	@echo "A VAE and five parts into $(doll)_vae, $(doll), $(doll)_2 and so on, each of which goes on where it was broken off."
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
 	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output=$(doll)_vae && \
 	"$$PYTHON" -m training.train training/configs/paper_doll.yaml loop.output=$(doll) pretrained=$(doll)_vae && \
-	"$$PYTHON" -m training.train training/configs/paper_doll_2.yaml loop.output=$(doll)_2 pretrained=$(doll)/checkpoint && \
-	"$$PYTHON" -m training.train training/configs/paper_doll_3.yaml loop.output=$(doll)_3 pretrained=$(doll)_2/checkpoint $(ARGS)
+	for part in 2 3 4; do \
+		before=$$(echo $(doll)_$$((part - 1)) | sed 's/_1$$//'); \
+		"$$PYTHON" -m training.train training/configs/paper_doll_$$part.yaml loop.output=$(doll)_$$part pretrained=$$before/checkpoint || exit 1; \
+	done && \
+	"$$PYTHON" -m training.train training/configs/paper_doll_5.yaml loop.output=$(doll)_5 pretrained=$(doll)_4/checkpoint $(ARGS)

@@ -44,12 +44,14 @@ class Reference(NamedTuple):
     """One encoded reference picture: its label and its bank at every self-attention layer.
 
     context_channels: width of the text that the encoder's U-Net takes, which tells architectures apart
+    thumbnail: [h, w, 3], uint8, what it shows; None where that is not known
     """
 
     label: str
     banks: Mapping[BlockAddress, Bank]
     context_channels: int
     origin: Origin
+    thumbnail: torch.Tensor | None = None
 
 
 class Appearance(NamedTuple):

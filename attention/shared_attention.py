@@ -11,7 +11,8 @@ and value 0, so the tokens can be dropped if one *null key* stands for them: exa
 A term added to the logits of one key can be an attention mask, which costs nothing in SDPA on a CPU, or be carried by more
 channels of the heads, a constant in the query and the term in the key: then every attention kernel serves, those without
 masks too. docs/performance.md has what each gave. A *region*, where in the target a reference may act, is such a term too:
-the logarithm of the region in the query, and a constant in the keys of that reference.
+the logarithm of the region in the query, and a constant in the keys of that reference. Several channels share it, so that its
+exp outside of the region is exactly 0, and no channel holds more than kernels that quantise queries bear.
 
 Torch and einops only: the ComfyUI patch, the training code and the tests all call this file.
 """
@@ -27,11 +28,12 @@ import torch.nn.functional as F
 from einops import rearrange
 
 # Attention kernels want head sizes that are multiples of 8, so one channel more means eight. Two carry the bias: in half
-# precision the second has what the first rounds off. The others have a region each.
-CHANNELS, BIAS_CHANNELS = 8, 2
+# precision the second has what the first rounds off. The others are for the regions: two or more for each.
+CHANNELS, BIAS_CHANNELS, REGION_CHANNELS = 8, 2, 2
 # Constants in the query and in the key: powers of two, so that they are exact, and of the size of queries and keys.
 QUERY_BIAS, KEY_REGION = 8.0, 16.0
-# exp of it is lost in the rounding of float32; not lower, for the sake of kernels that quantise queries.
+# In each of a region's channels at most. The exp of two of them is 0 in float32; one is not lower, for the sake of kernels that
+# quantise queries.
 OUTSIDE = -60.0
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -79,7 +81,12 @@ class ReferenceKeys(NamedTuple):
 
 def widened_size(size: int, regions: int) -> int:
     """Channels of a head that carries bias and so many regions."""
-    return size + -(-(BIAS_CHANNELS + regions) // CHANNELS) * CHANNELS
+    return size + -(-(BIAS_CHANNELS + REGION_CHANNELS * regions) // CHANNELS) * CHANNELS
+
+
+def _turns(extra: int, regions: int) -> int:
+    """How many of the extra channels of a head each region has."""
+    return (extra - BIAS_CHANNELS) // max(1, regions)
 
 
 def join_references(groups: Sequence[ReferenceGroup]) -> ReferenceKeys:
@@ -154,22 +161,24 @@ def widen_keys(k: torch.Tensor, heads: int, bias: torch.Tensor, regions: torch.T
     bias = bias * math.sqrt(wide) / QUERY_BIAS  # attention divides by the root
     rounded = bias.to(k.dtype)
     terms = torch.stack([rounded, (bias - rounded).to(k.dtype)], -1)
-    return widen(k, heads, wide - size, torch.cat([terms, KEY_REGION * regions.to(k.dtype)], -1))
+    turns = _turns(wide - size, regions.shape[1])
+    return widen(k, heads, wide - size, torch.cat([terms, KEY_REGION * regions.to(k.dtype).repeat(1, turns)], -1))
 
 
 def widen_queries(q: torch.Tensor, heads: int, extra: int, regions: torch.Tensor | None = None) -> torch.Tensor:
     """Queries for keys of `widen_keys`, which are so many channels wider for each head.
 
     q: [..., T, H * d]
-    regions: [..., T, N] in 0..1, how far each query is in each region; 0 adds OUTSIDE to the logits
+    regions: [..., T, N] in 0..1, how far each query is in each region; 0 gives the keys of the region a weight of 0
     returns: [..., T, H * (d + extra)], which attention with the default scale of the wider heads treats as q with its own
     """
     head_dim = q.shape[-1] // heads
     wide = head_dim + extra
     terms = q.new_full((*q.shape[:-1], BIAS_CHANNELS), QUERY_BIAS)
     if regions is not None:
-        logits = regions.float().log().clamp_min(OUTSIDE) * (math.sqrt(wide) / KEY_REGION)
-        terms = torch.cat([terms, logits.to(q.dtype).expand(*q.shape[:-1], -1)], -1)
+        turns = _turns(extra, regions.shape[-1])
+        logits = (regions.float().log() / turns).clamp_min(OUTSIDE) * (math.sqrt(wide) / KEY_REGION)
+        terms = torch.cat([terms, *turns * [logits.to(q.dtype).expand(*q.shape[:-1], -1)]], -1)
     return widen(q * math.sqrt(wide / head_dim), heads, extra, terms)
 
 

@@ -9,7 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.server import ROOT, ComfyServer
+from harness.server import ROOT, ComfyServer  # first: it puts workflows/api on the path
+
+# isort: split
+from comfy_answers import pictures
 from PIL import Image, ImageOps
 
 sys.path.append(str(ROOT))
@@ -44,27 +47,30 @@ def contact_sheet(pictures: dict[str, Image.Image], height: int = 288) -> Image.
     return ImageOps.expand(in_a_row(tiles), GAP, PAPER)
 
 
+def dressed(server: ComfyServer, workflow: dict) -> dict[str, Image.Image]:
+    """Runs it: the picture of each part by its label, the pose, and the result."""
+    (saved,) = pictures(server.run(workflow, Progress(server, workflow)))
+    shown, pose = {}, {}
+    for node in workflow.values():
+        if node["class_type"] == "Parts2WholeLoadPart":
+            shown[node["inputs"]["label"]] = Image.open(server.base / "input" / node["inputs"]["image"])
+        elif node["class_type"] == "LoadImage":
+            iuv = Image.open(server.base / "input" / node["inputs"]["image"]).convert("RGB").split()
+            pose["pose"] = Image.merge("RGB", (*iuv[:2], iuv[2].point(lambda index: 10 * index)))
+    return {**shown, **pose, "result": Image.open(io.BytesIO(server.view(saved)))}
+
+
 def main():
     workflow = json.loads((ROOT / "workflows" / "api" / "paper_doll.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(Path(folder))
         print("Starting ComfyUI (a few seconds; no GPU is needed) ...", flush=True)
         with server:
-            outputs = server.run(workflow, Progress(server, workflow))
-            (saved,) = (picture for output in outputs.values() for picture in output["images"])
-            result = Image.open(io.BytesIO(server.view(saved)))
-            parts, pose = {}, {}
-            for node in workflow.values():
-                if node["class_type"] == "Parts2WholeLoadPart":
-                    parts[node["inputs"]["label"]] = Image.open(server.base / "input" / node["inputs"]["image"])
-                elif node["class_type"] == "LoadImage":
-                    iuv = Image.open(server.base / "input" / node["inputs"]["image"]).convert("RGB").split()
-                    pose["pose"] = Image.merge("RGB", (*iuv[:2], iuv[2].point(lambda index: 10 * index)))
-            sheet = contact_sheet({**parts, **pose, "result": result})
+            made = dressed(server, workflow)
     path = ROOT / "output" / "demo.png"
     path.parent.mkdir(exist_ok=True)
-    sheet.save(path)
-    print(f"{len(parts)} parts, one pose, one picture: {path}")
+    contact_sheet(made).save(path)
+    print(f"{len(made) - 2} parts, one pose, one picture: {path}")
 
 
 if __name__ == "__main__":

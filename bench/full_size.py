@@ -1,10 +1,12 @@
 """The whole workflow at the release's size, 512x768, in the real server, with random weights in the release's layout.
 
-    make full-size [PICTURES=folder] [STEPS=2]
+    make full-size [PICTURES=folder] [STEPS=2] [PHOTOS=1]
 
 The checkpoint is made once, about 6 GB, in PARTS2WHOLE_CACHE. PICTURES is a folder with photographs of parts: a part is
 <label>_<n>.jpg or .png, with underscores in the label, its mask <label>_<n>_mask.jpg, and the pose densepose*.png. Without
-it the small pictures of the tests are used. Prints the time of every node and the server's peak memory.
+it the small pictures of the tests are used. With PHOTOS the way begins at photographs: the workflow from_photos, with a human
+parser and a DensePose model of random weights too, to a picture whose face was drawn again. Prints the time of every node and the
+server's peak memory.
 """
 
 import json
@@ -29,6 +31,7 @@ import torch  # noqa: E402
 from comfy.ldm.models.autoencoder import AutoencoderKL  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
 from harness.server import ROOT, ComfyServer  # noqa: E402
+from photographs import make_photo_workflow  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: E402
 
@@ -211,7 +214,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(Path(folder), "--use-pytorch-cross-attention")
         (server.base / "models" / "parts2whole" / "full-size").symlink_to(checkpoint)
-        workflow = make_workflow(server, os.environ.get("PICTURES"), int(os.environ.get("STEPS", 2)))
+        steps = int(os.environ.get("STEPS", 2))
+        if os.environ.get("PHOTOS"):
+            workflow = make_photo_workflow(server, cache, steps)
+        else:
+            workflow = make_workflow(server, os.environ.get("PICTURES"), steps)
         with server:
             begin = time.monotonic()
             outputs = server.run(workflow, Stopwatch(workflow))

@@ -21,9 +21,11 @@ from ..attention.patch.host.alone import latent_channels, read_norm1, takes_pool
 from ..attention.patch.host.changes import patched_schedule
 from ..attention.patch.host.unet import context_channels, input_channels, require_unet
 from ..attention.patch.host.vae import latents_of
+from ..attention.patch.run import warn_of_size
 from ..attention.reference_mask import token_mask
 from ..pictures.frame import fit_to_frame
 from ..pictures.part import LabelledPart, Part, escaped
+from ..pictures.thumbnail import thumbnails
 from .fingerprint import fingerprint, fingerprint_of_tensor
 
 
@@ -76,6 +78,7 @@ def encode_appearance(
     raises: ValueError where the labels were embedded by a text encoder that does not belong to the U-Net, where the VAE does not
         either, and where nothing is left of a mask in the frame
     """
+    warn_of_size(encoder.patcher, width, height, "Set width and height of Encode Appearance.")
     frame = width, height, fit
     known = {
         _key(labelled): encoded.references for labelled in parts
@@ -93,7 +96,7 @@ def encode_appearance(
     for labelled, latents_and_masks in zip(new, pictures):
         origin = Origin(encoder.fingerprint, vae_fingerprint, fingerprint_of_tensor(labelled.text_embedding), frame)
         references = []
-        for latent, mask in latents_and_masks:
+        for (latent, mask), thumbnail in zip(latents_and_masks, thumbnails(labelled.part)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             banks = encode_reference(encoder, latent, mask, labelled, width, height)
             if not any(len(bank.tokens) for bank in banks.values()):
@@ -101,7 +104,7 @@ def encode_appearance(
                     f"Part '{escaped(labelled.part.label)}': nothing is left of the mask at {width}x{height}, so nothing of the "
                     "picture would be used. Make the mask larger or less faint, or the frame of Encode Appearance larger."
                 )
-            references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1], origin))
+            references.append(Reference(labelled.part.label, banks, labelled.text_embedding.shape[-1], origin, thumbnail))
             progress.update(1)
         known[_key(labelled)] = tuple(references)
         encoder.encoded[labelled.part] = EncodedPart(

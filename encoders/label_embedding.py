@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import comfy.model_management
 import comfy.utils
 
+from ..attention.patch.host.warnings import warn
 from ..pictures.part import LabelledPart, Part, escaped
 
 TOKENS = 77
@@ -43,5 +42,5 @@ def _tokens(clip, label: str) -> dict[str, list]:
         written = ("".join(word for _, word in clip.tokenizer.untokenize(chunk)) for chunk in rest)
         words = "".join(chunk.removeprefix("<|startoftext|>").split("<|endoftext|>")[0] for chunk in written)
         cut = words.replace("</w>", " ").strip()
-        logging.warning("Parts2Whole: the label '%s' is longer than 77 tokens; cut off: '%s'", escaped(label), cut)
+        warn(f"the label '{escaped(label)}' is longer than 77 tokens; cut off: '{cut}'")
     return {name: chunks[:1] for name, chunks in tokens.items()}

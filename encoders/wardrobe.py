@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import struct
@@ -15,21 +14,23 @@ import safetensors
 import torch
 
 from ..attention.bank import Appearance, Bank, BlockAddress, Origin, Reference
-from ..pictures.model_folders import names_below, path_below
+from ..attention.patch.host.warnings import warn
+from ..pictures.model_folders import choices, names_below, path_below
 from ..pictures.part import LONGEST_LABEL, escaped
+from ..pictures.thumbnail import is_thumbnail
 from .appearance import AppearanceEncoder
 from .fingerprint import ONLY_THIS_RUN
 
 SUBFOLDER = "wardrobe"
-METADATA, VERSION = "parts2whole_appearance", 1
+METADATA, VERSION, THUMBNAIL = "parts2whole_appearance", 1, "thumbnail"
 LONGEST_NAME = 200  # bytes: common file systems take 255, and a file that is being written has a longer name
 MOST_REFERENCES = 4096
 MOST = 1 << 24  # of any number in a file
 
 
 def list_appearances() -> list[str]:
-    """Files in output/wardrobe, with their folders there."""
-    return names_below([_root()], _is_appearance)
+    """Files in output/wardrobe, with their folders there; or that there are none."""
+    return choices(names_below([_root()], _is_appearance), f"output/{SUBFOLDER}")
 
 
 def appearance_path(name: str) -> str:
@@ -64,21 +65,24 @@ def new_path(prefix: str) -> str:
 
 
 def save_appearance(appearance: Appearance, path: str):
-    """Writes the banks of all references as safetensors, with their labels and origins. The file is there whole or not at all."""
+    """Writes the banks of all references as safetensors, with their labels, origins and small pictures. The file is
+    there whole or not at all."""
     tensors, references = {}, []
     for i, reference in enumerate(appearance.references):
         for address, bank in reference.banks.items():
             tensors[f"{i}.{_name(address)}"] = bank.tokens.cpu().clone()  # one reference may be there twice
+        if reference.thumbnail is not None:
+            tensors[f"{i}.{THUMBNAIL}"] = reference.thumbnail.clone()
         references.append({
             "label": reference.label, "context_channels": reference.context_channels,
             "removed": {_name(address): bank.removed for address, bank in reference.banks.items()},
             **reference.origin._asdict(),
         })
     if any(ONLY_THIS_RUN in reference.origin.encoder for reference in appearance.references):
-        logging.warning(
-            "Parts2Whole: the appearance encoder's MODEL was changed by another node in a way that is not recognised after ComfyUI "
-            "is started again. Load Appearance will then refuse %s with an encoder connected: remove that node before encoding, or "
-            "connect none.", shown_path(path),
+        warn(
+            "the appearance encoder's MODEL was changed by another node in a way that is not recognised after ComfyUI is started "
+            f"again. Load Appearance will then refuse {shown_path(path)} with an encoder connected: remove that node before "
+            "encoding, or connect none."
         )
     part = f"{path}.{uuid.uuid4().hex}.part"  # nobody can have put a link there
     comfy.utils.save_torch_file(tensors, part, metadata={METADATA: json.dumps({"version": VERSION, "references": references})})
@@ -155,7 +159,10 @@ def _reference(described, number: int, tensors: dict[str, torch.Tensor]) -> Refe
                 f"its features {number}.{escaped(name)} are of {len(tokens) + count} tokens, in a frame of {width}x{height} pixels"
             )
         banks[_address(name)] = Bank(tokens, count)
-    return Reference(label, banks, context_channels, origin)
+    thumbnail = tensors.get(f"{number}.{THUMBNAIL}")  # older files have none
+    if thumbnail is not None and not is_thumbnail(thumbnail):
+        raise ValueError(f"its picture of {what} has shape {list(thumbnail.shape)}, expected a small one in colours")
+    return Reference(label, banks, context_channels, origin, thumbnail)
 
 
 def _is(value, kind: type, what: str):

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..attention.patch.apply import apply
 from ..encoders.image_tokens import attend_to_images
 from .node import Node
-from .sockets import CATEGORY, ImageAttentionSocket, PartsSocket
+from .sockets import APPLY, ImageAttentionSocket, PartsSocket
 
 
 class Parts2WholeApplyImageAttention(Node):
@@ -14,7 +14,7 @@ class Parts2WholeApplyImageAttention(Node):
         return io.Schema(
             node_id="Parts2WholeApplyImageAttention",
             display_name="Apply Part Image Attention",
-            category=CATEGORY,
+            category=APPLY,
             description="Lets the model attend to one CLIP image token for each picture of a part, beside the text: six pictures "
             "at most.",
             search_aliases=["decoupled cross-attention", "image prompt", "clip vision"],

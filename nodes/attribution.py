@@ -7,7 +7,7 @@ from ..attention.patch.apply import record
 from ..sheets.attribution_sheet import attribution_sheet
 from .node import Node
 from .shown import shown
-from .sockets import CATEGORY, AttributionSocket
+from .sockets import LOOK, AttributionSocket
 
 
 class Parts2WholeRecordAttribution(Node):
@@ -16,7 +16,7 @@ class Parts2WholeRecordAttribution(Node):
         return io.Schema(
             node_id="Parts2WholeRecordAttribution",
             display_name="Record Attribution",
-            category=CATEGORY,
+            category=LOOK,
             description="Records, while the model samples, how much attention each position of the result pays to each part. "
             "The result stays the same; sampling takes longer.",
             search_aliases=["attention map", "heat map", "explain"],
@@ -35,7 +35,7 @@ class Parts2WholeShowAttribution(Node):
         return io.Schema(
             node_id="Parts2WholeShowAttribution",
             display_name="Show Attribution",
-            category=CATEGORY,
+            category=LOOK,
             description="Shows which part each position of the result attended to, and how the shares change over the steps.",
             search_aliases=["attention map", "heat map", "explain", "bleeding"],
             is_output_node=True,

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..attention.bank import Appearance
 from .node import Node
-from .sockets import CATEGORY, AppearanceSocket
+from .sockets import OUTFITS, AppearanceSocket
 
 MOST_REFERENCES = 256  # sixteen inputs of sixteen parts each
 
@@ -15,7 +15,7 @@ class Parts2WholeCombineAppearances(Node):
         return io.Schema(
             node_id="Parts2WholeCombineAppearances",
             display_name="Combine Appearances",
-            category=CATEGORY,
+            category=OUTFITS,
             description="Joins parts that were encoded separately, so that one can be swapped without encoding the others again.",
             search_aliases=["merge appearances", "join appearances"],
             inputs=[

@@ -6,7 +6,7 @@ from ..pictures.cut_out import cut_outs, side_by_side
 from ..pictures.describe import describe_parts
 from ..pictures.part import LabelledPart
 from .node import Node
-from .sockets import CATEGORY, PartSocket, PartsSocket, gathered, parts_input
+from .sockets import ENCODE, PARTS, PartSocket, PartsSocket, gathered, parts_input
 
 
 class Parts2WholeDescribeParts(Node):
@@ -15,7 +15,7 @@ class Parts2WholeDescribeParts(Node):
         return io.Schema(
             node_id="Parts2WholeDescribeParts",
             display_name="Describe Parts",
-            category=CATEGORY,
+            category=ENCODE,
             description="Gathers parts for an edit model, and names each of their pictures in the prompt by number and label.",
             search_aliases=["gather parts", "edit model prompt", "image 1", "picture 1"],
             inputs=[
@@ -53,12 +53,14 @@ class Parts2WholeCutOut(Node):
         return io.Schema(
             node_id="Parts2WholeCutOut",
             display_name="Cut Out Part",
-            category=CATEGORY,
+            category=PARTS,
             description="The picture of a part on white, for nodes that take an IMAGE: the text encoders of Qwen-Image-Edit and "
             "others look at the pictures too, and would see what is around the part.",
             search_aliases=["remove background", "crop to mask", "part to image"],
             inputs=[
-                PartSocket.Input("part", tooltip="From Load Part, Part from Image, Photo to Parts or Label Map to Parts."),
+                PartSocket.Input(
+                    "part", tooltip="From Load Part, Load Parts, Part from Image, Photo to Parts or Label Map to Parts."
+                ),
                 io.Combo.Input(
                     "fit", options=["crop", "whole"], default="crop",
                     tooltip="crop: the box around the mask. whole: all of the picture.",
@@ -72,4 +74,5 @@ class Parts2WholeCutOut(Node):
 
     @classmethod
     def execute(cls, part, fit="crop") -> io.NodeOutput:
-        return io.NodeOutput(*side_by_side(cut_outs(part, fit)))
+        parts = part if isinstance(part, tuple) else (part,)
+        return io.NodeOutput(*side_by_side([cut for each in parts for cut in cut_outs(each, fit)]))

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..encoders.appearance import encode_appearance
 from .node import Node
-from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket, PartsSocket, frame_inputs
+from .sockets import ENCODE, AppearanceEncoderSocket, AppearanceSocket, PartsSocket, frame_inputs
 
 
 class Parts2WholeEncodeAppearance(Node):
@@ -13,9 +13,9 @@ class Parts2WholeEncodeAppearance(Node):
         return io.Schema(
             node_id="Parts2WholeEncodeAppearance",
             display_name="Encode Appearance",
-            category=CATEGORY,
+            category=ENCODE,
             description="Encodes parts with the appearance encoder, once: the result does not depend on prompt, seed or steps.",
-            search_aliases=["encode parts", "encode references"],
+            search_aliases=["encode parts", "encode references", "reference", "identity", "consistency", "character", "参考"],
             inputs=[
                 AppearanceEncoderSocket.Input(
                     "appearance_encoder", tooltip="From Load Parts2Whole or Use Model as Appearance Encoder."

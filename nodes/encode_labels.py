@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..encoders.label_embedding import embed_labels
 from .node import Node
-from .sockets import CATEGORY, PartsSocket, gathered, parts_input
+from .sockets import ENCODE, PartsSocket, gathered, parts_input
 
 
 class Parts2WholeEncodeLabels(Node):
@@ -13,7 +13,7 @@ class Parts2WholeEncodeLabels(Node):
         return io.Schema(
             node_id="Parts2WholeEncodeLabels",
             display_name="Encode Part Labels",
-            category=CATEGORY,
+            category=ENCODE,
             description="Gathers parts and embeds the label of each with CLIP.",
             search_aliases=["gather parts", "label embedding"],
             inputs=[

@@ -3,7 +3,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .node import Node
-from .sockets import CATEGORY, LevelsSocket
+from .sockets import APPLY, LevelsSocket
 
 PRESETS = {"all": (1.0,), "structure": (0.0, 0.3, 1.0, 1.0), "texture": (1.0, 1.0, 0.3, 0.0)}
 
@@ -14,7 +14,7 @@ class Parts2WholeLevels(Node):
         return io.Schema(
             node_id="Parts2WholeLevels",
             display_name="Strength by Depth",
-            category=CATEGORY,
+            category=APPLY,
             description="How strongly parts act at each depth of the U-Net: deep layers carry structure, shallow ones texture.",
             search_aliases=["block weight", "layer weight", "structure", "texture"],
             inputs=[

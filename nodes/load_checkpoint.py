@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..encoders.checkpoint.files import checkpoint_folder, list_checkpoints
 from ..encoders.checkpoint.load import load_checkpoint
 from .node import Node
-from .sockets import CATEGORY, AppearanceEncoderSocket, ImageAttentionSocket, PoseGuiderSocket
+from .sockets import ENCODE, AppearanceEncoderSocket, ImageAttentionSocket, PoseGuiderSocket
 
 
 class Parts2WholeLoader(Node):
@@ -14,10 +14,13 @@ class Parts2WholeLoader(Node):
         return io.Schema(
             node_id="Parts2WholeLoader",
             display_name="Load Parts2Whole",
-            category=CATEGORY,
+            category=ENCODE,
             description="Loads a Parts2Whole checkpoint: a folder as downloaded from huanngzh/Parts2Whole, or the small paper_doll "
             "of this pack.",
-            search_aliases=["parts to whole", "load p2w", "human composition", "virtual try-on"],
+            search_aliases=[
+                "parts to whole", "load p2w", "human composition", "virtual try-on", "try-on", "person",
+                "character", "consistency", "换装", "人物",
+            ],
             inputs=[
                 io.Combo.Input(
                     "checkpoint", options=list_checkpoints(),

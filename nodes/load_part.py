@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import hashlib
-
 from comfy_api.latest import io
 
-from ..pictures.part_file import read_part
-from ..pictures.picture_file import list_pictures, picture_path
+from ..attention.patch.host.warnings import warn
+from ..pictures.part import escaped
+from ..pictures.part_file import covers_too_much, read_part
+from ..pictures.picture_file import digest_of, list_pictures, picture_path
 from .node import Node
-from .sockets import CATEGORY, PartSocket, label_inputs
+from .shown import KEPT, shown_parts
+from .sockets import PARTS, PartSocket, label_inputs
 
 
 class Parts2WholeLoadPart(Node):
@@ -16,9 +17,12 @@ class Parts2WholeLoadPart(Node):
         return io.Schema(
             node_id="Parts2WholeLoadPart",
             display_name="Load Part",
-            category=CATEGORY,
+            category=PARTS,
             description="Loads a picture of a part (face, hair, clothes, shoes), with its mask and its label.",
-            search_aliases=["reference part", "load garment", "load face", "load clothes"],
+            search_aliases=[
+                "reference part", "load garment", "load face", "load clothes", "reference", "reference image", "face", "clothes",
+                "character", "person", "identity", "outfit", "参考", "衣服", "人物", "脸",
+            ],
             inputs=[
                 io.Combo.Input(
                     "image", options=list_pictures(), upload=io.UploadType.image, image_folder=io.FolderType.input,
@@ -28,8 +32,8 @@ class Parts2WholeLoadPart(Node):
                 io.Combo.Input(
                     "mask_source", options=["auto", "alpha", "painted", "whole picture"], default="auto", optional=True,
                     tooltip="Where the mask comes from when none is connected. alpha: the opaque pixels of a cut-out, or all of a "
-                    "picture without transparency. painted: what was painted in the mask editor, which opens a cut-out with its "
-                    "background painted: press Clear there first. whole picture: all of it. auto: painted for a picture from "
+                    "picture without transparency. painted: what was painted in the mask editor; of a cut-out, inside of it. "
+                    "whole picture: all of it. auto: painted for a picture from "
                     "the mask editor, otherwise alpha.",
                 ),
                 io.Mask.Input(
@@ -42,17 +46,20 @@ class Parts2WholeLoadPart(Node):
 
     @classmethod
     def execute(cls, image, label, custom_label="", mask_source="auto", mask=None) -> io.NodeOutput:
-        return io.NodeOutput(read_part(image, custom_label.strip() or label, mask_source, mask))
+        part = read_part(image, custom_label.strip() or label, mask_source, mask)
+        shown = shown_parts([part], cls)
+        if covers_too_much(image, mask_source, mask, shown[KEPT][0]):
+            warn(
+                f"what was painted on '{escaped(image)}' is {100 * shown[KEPT][0]:.0f}% of the picture. If it is what surrounds "
+                "the part, open the mask editor again, press Clear or Invert, and paint the part."
+            )
+        return io.NodeOutput(part, ui=shown)
 
     @classmethod
     def fingerprint_inputs(cls, image, **kwargs):
         if image is None:  # connected, so not known yet
             return None
-        digest = hashlib.sha256()
-        with open(picture_path(image), "rb") as f:
-            while some := f.read(1 << 20):
-                digest.update(some)
-        return digest.hexdigest()
+        return digest_of([image])
 
     @classmethod
     def validate_inputs(cls, image=None, label=None) -> bool | str:

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pictures.part import make_part
 from .node import Node
-from .sockets import CATEGORY, PartSocket, label_inputs
+from .sockets import PARTS, PartSocket, label_inputs
 
 
 class Parts2WholeMakePart(Node):
@@ -13,9 +13,9 @@ class Parts2WholeMakePart(Node):
         return io.Schema(
             node_id="Parts2WholeMakePart",
             display_name="Part from Image",
-            category=CATEGORY,
+            category=PARTS,
             description="Makes a part from an image of the graph. A batch is several pictures of the same part.",
-            search_aliases=["reference part", "image to part"],
+            search_aliases=["reference part", "image to part", "reference", "face", "clothes", "character", "参考", "衣服"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of the part, or a batch. Three channels, or four with alpha."),
                 *label_inputs(),

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..encoders.appearance import model_as_encoder
 from .node import Node
-from .sockets import CATEGORY, AppearanceEncoderSocket
+from .sockets import ENCODE, AppearanceEncoderSocket
 
 
 class Parts2WholeModelAsEncoder(Node):
@@ -13,9 +13,9 @@ class Parts2WholeModelAsEncoder(Node):
         return io.Schema(
             node_id="Parts2WholeModelAsEncoder",
             display_name="Use Model as Appearance Encoder",
-            category=CATEGORY,
+            category=ENCODE,
             description="Uses any U-Net (SD1.5, SD2.x, SDXL) as appearance encoder, without training.",
-            search_aliases=["training-free", "reference only"],
+            search_aliases=["training-free", "reference only", "reference", "ip-adapter", "consistency", "参考"],
             inputs=[
                 io.Model.Input("model", tooltip="Any U-Net; best the one that samples."),
                 io.Int.Input(

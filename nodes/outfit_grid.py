@@ -6,7 +6,7 @@ from ..pictures.outfits import cross
 from ..sheets.outfit_sheet import labels, outfit_sheet
 from .node import Node
 from .shown import shown
-from .sockets import CATEGORY, GridSocket, PartsSocket
+from .sockets import OUTFITS, GridSocket, PartsSocket
 
 
 class Parts2WholeOutfitGrid(Node):
@@ -16,10 +16,10 @@ class Parts2WholeOutfitGrid(Node):
         return io.Schema(
             node_id="Parts2WholeOutfitGrid",
             display_name="Outfit Grid",
-            category=CATEGORY,
+            category=OUTFITS,
             description="Combines every part of the rows with every part of the columns, for example faces with garments. The "
             "nodes after it run once for each combination, in one queue.",
-            search_aliases=["xy plot", "lookbook", "combinations", "outfits"],
+            search_aliases=["xy plot", "lookbook", "combinations", "outfit", "outfits", "clothes", "try-on", "换装", "衣服"],
             is_input_list=True,
             inputs=[
                 PartsSocket.Input("rows", tooltip=f"From Encode Part Labels. {each.format('row')}"),
@@ -46,7 +46,7 @@ class Parts2WholeOutfitSheet(Node):
         return io.Schema(
             node_id="Parts2WholeOutfitSheet",
             display_name="Outfit Sheet",
-            category=CATEGORY,
+            category=OUTFITS,
             description="Lays the pictures of an Outfit Grid out as a table, with the parts of each row and each column beside it.",
             search_aliases=["xy plot", "lookbook", "contact sheet"],
             is_input_list=True,

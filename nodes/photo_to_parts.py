@@ -6,7 +6,7 @@ from ..pictures.human_parsing import list_parsers, parse_photo, parser_folder
 from ..pictures.label_maps import SCHEMES, parts_of, read_label_map
 from ..pictures.part import LABELS
 from .node import Node
-from .sockets import CATEGORY, PartSocket
+from .sockets import PARTS, PartSocket
 
 
 def _smallest_input() -> io.Input:
@@ -29,9 +29,12 @@ class Parts2WholePhotoToParts(Node):
         return io.Schema(
             node_id="Parts2WholePhotoToParts",
             display_name="Photo to Parts",
-            category=CATEGORY,
+            category=PARTS,
             description="Finds the six parts in a photograph of a person, with a SegFormer for human parsing.",
-            search_aliases=["human parsing", "segment clothes", "garment mask", "segformer"],
+            search_aliases=[
+                "human parsing", "segment clothes", "garment mask", "segformer", "mask", "face mask", "clothes", "person", "抠图",
+                "衣服", "人物",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="A photograph of one person, or several as a batch."),
                 io.Combo.Input(
@@ -62,7 +65,7 @@ class Parts2WholeLabelMapToParts(Node):
         return io.Schema(
             node_id="Parts2WholeLabelMapToParts",
             display_name="Label Map to Parts",
-            category=CATEGORY,
+            category=PARTS,
             description="Finds the six parts in a photograph from the label map that a human parser made of it.",
             search_aliases=["human parsing", "parsing map", "ATR", "LIP", "CIHP"],
             inputs=[

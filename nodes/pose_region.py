@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..pictures.part import LABELS
 from ..pictures.pose_region import pose_region
 from .node import Node
-from .sockets import CATEGORY
+from .sockets import POSE
 
 
 class Parts2WholePoseRegion(Node):
@@ -14,7 +14,7 @@ class Parts2WholePoseRegion(Node):
         return io.Schema(
             node_id="Parts2WholePoseRegion",
             display_name="Region from Pose",
-            category=CATEGORY,
+            category=POSE,
             description="Makes a mask of where in the result a part belongs, from a raw IUV DensePose picture.",
             search_aliases=["densepose mask", "body region", "regional"],
             inputs=[

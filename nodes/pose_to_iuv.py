@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..pictures.part import require_finite
 from ..pictures.pose_kind import to_iuv
 from .node import Node
-from .sockets import CATEGORY
+from .sockets import POSE
 
 
 class Parts2WholePoseToIUV(Node):
@@ -14,7 +14,7 @@ class Parts2WholePoseToIUV(Node):
         return io.Schema(
             node_id="Parts2WholePoseToIUV",
             display_name="DensePose to IUV",
-            category=CATEGORY,
+            category=POSE,
             description="Converts colour-mapped DensePose to raw IUV, without U and V: the colours hold only the part index.",
             search_aliases=["convert densepose", "viridis", "IUV"],
             inputs=[

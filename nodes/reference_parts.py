@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from ..attention.edit.apply import apply_references
 from ..attention.edit.references import add_references
+from ..attention.patch.host.warnings import warn
 from ..encoders.reference_latents import encode_references
 from ..pictures.part import require_finite
 from .node import Node
-from .sockets import CATEGORY, PartsSocket, percent_inputs
+from .sockets import APPLY, PartsSocket, percent_inputs
 
 
 class Parts2WholeReferenceParts(Node):
@@ -18,10 +17,13 @@ class Parts2WholeReferenceParts(Node):
         return io.Schema(
             node_id="Parts2WholeReferenceParts",
             display_name="Reference Parts",
-            category=CATEGORY,
+            category=APPLY,
             description="Gives parts to an edit model (Flux Kontext, Flux.2, Qwen-Image-Edit and their kin) as reference pictures "
             "with masks. Takes the place of the host's reference latents; several can be chained.",
-            search_aliases=["reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference"],
+            search_aliases=[
+                "reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference", "reference",
+                "参考",
+            ],
             inputs=[
                 io.Conditioning.Input(
                     "conditioning", tooltip="References that it has already stay, come first, and count as whole."
@@ -59,7 +61,7 @@ class Parts2WholeReferenceParts(Node):
             region = region.clamp(0.0, 1.0).reshape(-1, *region.shape[-2:])
             if not region.any():
                 labels = ", ".join(sorted({labelled.part.label for labelled in parts}))
-                logging.warning("Parts2Whole: the region is zero everywhere, so these parts do nothing: %s.", labels)
+                warn(f"the region is zero everywhere, so these parts do nothing: {labels}.")
         references = encode_references(vae, parts, fit, megapixels)
         return io.NodeOutput(add_references(conditioning, references, strength, region))
 
@@ -70,10 +72,13 @@ class Parts2WholeApplyReferences(Node):
         return io.Schema(
             node_id="Parts2WholeApplyReferences",
             display_name="Apply Reference Parts",
-            category=CATEGORY,
+            category=APPLY,
             description="Makes an edit model follow the masks, strengths and regions of Reference Parts. Once for each model; "
             "references of other nodes act as before.",
-            search_aliases=["reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference"],
+            search_aliases=[
+                "reference latent", "edit model", "kontext", "flux 2", "klein", "qwen edit", "masked reference", "reference",
+                "参考",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="Flux, Kontext, Flux.2, Klein, Qwen-Image-Edit, Krea 2 or Mage-Flow."),
                 *percent_inputs(),

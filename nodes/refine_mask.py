@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..pictures.refine_mask import refine_mask
 from .node import Node
-from .sockets import CATEGORY
+from .sockets import PARTS
 
 
 class Parts2WholeRefineMask(Node):
@@ -13,10 +13,10 @@ class Parts2WholeRefineMask(Node):
         return io.Schema(
             node_id="Parts2WholeRefineMask",
             display_name="Refine Mask",
-            category=CATEGORY,
+            category=PARTS,
             description="Mends the mask of a part: keeps its largest piece, fills holes, grows or shrinks it, fits it to the "
             "picture's edges, feathers it.",
-            search_aliases=["grow mask", "fill holes", "largest component", "mask edges", "guided filter"],
+            search_aliases=["mask", "grow mask", "fill holes", "largest component", "mask edges", "guided filter"],
             inputs=[
                 io.Mask.Input("mask", tooltip="1 where the picture shows the part."),
                 io.Image.Input("image", optional=True, tooltip="The picture that the mask belongs to, for edges."),

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..encoders.checkpoint.schedule import ddim_sigmas
 from .node import Node
-from .sockets import CATEGORY
+from .sockets import APPLY
 
 
 class Parts2WholeSigmas(Node):
@@ -13,7 +13,7 @@ class Parts2WholeSigmas(Node):
         return io.Schema(
             node_id="Parts2WholeSigmas",
             display_name="Parts2Whole Sigmas",
-            category=CATEGORY,
+            category=APPLY,
             description="The sigmas of the public release's DDIM schedule, for SamplerCustom with the ddim sampler.",
             search_aliases=["ddim scheduler", "ddim sigmas"],
             inputs=[

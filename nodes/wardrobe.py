@@ -5,8 +5,10 @@ import os
 from comfy_api.latest import io
 
 from ..encoders.wardrobe import SUBFOLDER, appearance_path, list_appearances, load_appearance, new_path, save_appearance, shown_path
+from ..sheets.appearance_sheet import save_beside
 from .node import Node
-from .sockets import CATEGORY, AppearanceEncoderSocket, AppearanceSocket
+from .shown import shown_appearance
+from .sockets import OUTFITS, AppearanceEncoderSocket, AppearanceSocket
 
 
 class Parts2WholeSaveAppearance(Node):
@@ -15,9 +17,9 @@ class Parts2WholeSaveAppearance(Node):
         return io.Schema(
             node_id="Parts2WholeSaveAppearance",
             display_name="Save Appearance",
-            category=CATEGORY,
+            category=OUTFITS,
             description="Saves encoded parts to a file, to be worn again without their pictures and without encoding.",
-            search_aliases=["wardrobe", "save outfit", "export appearance"],
+            search_aliases=["wardrobe", "save outfit", "export appearance", "outfit", "clothes", "character", "identity", "换装"],
             is_output_node=True,
             inputs=[
                 AppearanceSocket.Input("appearance", tooltip="From Encode Appearance or Combine Appearances."),
@@ -33,7 +35,9 @@ class Parts2WholeSaveAppearance(Node):
     def execute(cls, appearance, filename_prefix) -> io.NodeOutput:
         path = new_path(filename_prefix)
         save_appearance(appearance, path)
-        return io.NodeOutput(appearance, ui={"text": (shown_path(path),)})
+        sheet = shown_appearance(appearance, cls)
+        save_beside(path, appearance)
+        return io.NodeOutput(appearance, ui={"text": (shown_path(path),), **sheet})
 
 
 class Parts2WholeLoadAppearance(Node):
@@ -42,9 +46,11 @@ class Parts2WholeLoadAppearance(Node):
         return io.Schema(
             node_id="Parts2WholeLoadAppearance",
             display_name="Load Appearance",
-            category=CATEGORY,
+            category=OUTFITS,
             description="Loads encoded parts that Save Appearance wrote.",
-            search_aliases=["wardrobe", "load outfit", "import appearance"],
+            search_aliases=[
+                "wardrobe", "load outfit", "import appearance", "outfit", "clothes", "character", "identity", "try-on", "换装",
+            ],
             inputs=[
                 io.Combo.Input("file", options=list_appearances(), tooltip="A file in output/wardrobe."),
                 AppearanceEncoderSocket.Input(
@@ -72,4 +78,5 @@ class Parts2WholeLoadAppearance(Node):
 
     @classmethod
     def execute(cls, file, appearance_encoder=None) -> io.NodeOutput:
-        return io.NodeOutput(load_appearance(appearance_path(file), appearance_encoder))
+        appearance = load_appearance(appearance_path(file), appearance_encoder)
+        return io.NodeOutput(appearance, ui=shown_appearance(appearance, cls))

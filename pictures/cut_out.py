@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .frame import Box, resize_bicubic
+from .crop import Box
+from .frame import resize_bicubic
 from .part import Part, mask_or_alpha
 
 # Of pixels: the side of a token in every edit model that is known here, so that the mask's tokens are those of the picture.
@@ -46,11 +47,14 @@ def _cut_out(picture: torch.Tensor, mask: torch.Tensor, fit: str, megapixels: fl
     height, width = picture.shape[:2]
     if mask.shape != picture.shape[:2]:
         mask = F.interpolate(mask[None, None], size=(height, width), mode="nearest-exact")[0, 0]
-    if picture.shape[-1] == 4:
-        picture = picture[..., :3] * picture[..., 3:] + (1 - picture[..., 3:])
+    opaque = mask
+    if picture.shape[-1] == 4:  # where the mask is made of alpha, that counts once
+        picture, opaque = picture[..., :3], torch.minimum(mask, picture[..., 3])
     # Before any resizing: what is outside of the mask must not reach what is inside.
-    picture = picture * mask[..., None] + (1 - mask[..., None])
-    shown = torch.ones_like(mask) > 0 if fit == "whole" else mask > 0
+    picture = picture * opaque[..., None] + (1 - opaque[..., None])
+    shown = mask > 0
+    if fit == "whole" or not shown.any():  # of a thin mask nothing may be left at the picture's size
+        shown = torch.ones_like(shown)
     rows, columns = shown.any(1).nonzero()[:, 0], shown.any(0).nonzero()[:, 0]
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     if megapixels is None:

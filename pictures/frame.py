@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from PIL import Image
 
+from .crop import WHOLE, Box
 from .part import Part, mask_or_alpha
 
 
@@ -31,16 +30,6 @@ def fit_to_frame(part: Part, width: int, height: int, fit: str = "stretch") -> t
         image, alpha = image[..., :3], image[..., 3:]
         image = image * alpha + (1 - alpha)
     return image, mask
-
-
-class Box(NamedTuple):
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 def _fit(aspect: float, mask: torch.Tensor, width: int, height: int, fit: str) -> tuple[Box, tuple[int, int, int, int]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
 import torch.nn.functional as F
 
 from .label_maps import SCHEMES
-from .model_folders import names_below, path_below
+from .model_folders import choices, names_below, path_below
+from .on_device import device_of, load_whole
 from .segformer import load_segformer
 
 FOLDER = "human_parsing"
@@ -28,8 +28,8 @@ def register_folder():
 
 
 def list_parsers() -> list[str]:
-    """Folders in models/human_parsing that hold a model."""
-    return names_below(_roots(), _is_parser)
+    """Folders in models/human_parsing that hold a model; or that there are none."""
+    return choices(names_below(_roots(), _is_parser), f"models/{FOLDER}")
 
 
 def parser_folder(name: str) -> str:
@@ -60,20 +60,14 @@ def parse_photo(images: torch.Tensor, folder: str) -> tuple[torch.Tensor, str]:
             f"The model in {folder} does not parse clothes: its classes are {', '.join(names[:6])}, ... Expected those of ATR, as "
             "mattmdjaga/segformer_b2_clothes has them, of LIP or of CIHP."
         )
-    patcher = comfy.model_patcher.ModelPatcher(
-        # In a module of our own: the host sets its `device`, which a model of transformers refuses.
-        torch.nn.ModuleList([model.float().eval().requires_grad_(False)]),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    comfy.model_management.load_model_gpu(patcher)
+    patcher = load_whole(model.float().eval().requires_grad_(False), comfy.model_management.get_torch_device())
     numbers = torch.tensor([SCHEMES[scheme].index(name) if name in SCHEMES[scheme] else 0 for name in names])
     progress.update(1)
     maps = []
     for image in images:
         comfy.model_management.throw_exception_if_processing_interrupted()
         pixels = (image[..., :3].cpu().clamp(0, 1) * 255).round().byte().numpy()
-        inputs = processor(images=pixels, return_tensors="pt")["pixel_values"].to(patcher.load_device)
+        inputs = processor(images=pixels, return_tensors="pt")["pixel_values"].to(device_of(patcher))
         logits = model(pixel_values=inputs).logits.float()
         classes = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)[0].argmax(0)
         maps.append(numbers[classes.cpu()])

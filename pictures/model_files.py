@@ -40,11 +40,7 @@ def read_tensors(path: str, mend: str) -> dict[str, torch.Tensor]:
     raises: ValueError for a file that is truncated, holds more than tensors by name, or unfolds to more than its size
     """
     size = os.path.getsize(path)
-    with open(path, "rb") as f:
-        head = f.read(len(_LFS_POINTER))
-    if head == _LFS_POINTER:
-        folder = os.path.dirname(path)
-        raise ValueError(f"{path} is only the pointer of a Git LFS file: run `git lfs pull` in {folder}, or download it.")
+    head = require_downloaded(path)
     if zipfile.is_zipfile(path) and _unpacked_size(path) > size:
         raise ValueError(f"{path} unpacks to more than its {size} bytes and was not opened. {mend}")
     try:
@@ -66,6 +62,16 @@ def read_tensors(path: str, mend: str) -> dict[str, torch.Tensor]:
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
         raise ValueError(f"{path} holds tensors that are larger than its {size} bytes, by repeating their values. {mend}")
     return tensors
+
+
+def require_downloaded(path: str) -> bytes:
+    """The first bytes of a file. raises: ValueError for the pointer of a Git LFS file"""
+    with open(path, "rb") as f:
+        head = f.read(len(_LFS_POINTER))
+    if head == _LFS_POINTER:
+        folder = os.path.dirname(path)
+        raise ValueError(f"{path} is only the pointer of a Git LFS file: run `git lfs pull` in {folder}, or download it.")
+    return head
 
 
 def require_number(

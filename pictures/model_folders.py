@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from .part import escaped
 
+# What a list says where it would be empty. The editor shows an empty one as "undefined", and refuses it as a missing connection.
+NONE_FOUND = "none found"
+
 
 def names_below(roots: list[str], wanted: Callable[[str], bool]) -> list[str]:
     """Names of what is wanted, relative to its root, with forward slashes.
@@ -16,6 +19,14 @@ def names_below(roots: list[str], wanted: Callable[[str], bool]) -> list[str]:
     return sorted(_found(roots, wanted))
 
 
+def choices(names: list[str], where: str) -> list[str]:
+    """What a node's list offers: the names, or that there are none.
+
+    where: the folder that users put files into, for example `models/human_parsing`
+    """
+    return names or [f"{NONE_FOUND} in {where}"]
+
+
 def path_below(name: str, roots: list[str], wanted: Callable[[str], bool], what: str, mend: str) -> str:
     """The full path of a name that `names_below` lists; where roots share it, of the first.
 
@@ -23,6 +34,8 @@ def path_below(name: str, roots: list[str], wanted: Callable[[str], bool], what:
     raises: FileNotFoundError for any other name, that names the roots
     """
     path = _found(roots, wanted).get(name) if isinstance(name, str) else None
+    if path is None and isinstance(name, str) and name.startswith(NONE_FOUND):
+        raise FileNotFoundError(f"No {what} was found in {' or '.join(roots)}. {mend}")
     if path is None:
         raise FileNotFoundError(f"No {what} '{escaped(str(name))}' in {' or '.join(roots)}. {mend}")
     return path

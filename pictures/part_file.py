@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
+from .painted import is_from_mask_editor, opened_cut_out, strokes
 from .part import Part, escaped, make_part
 from .picture_file import read_picture
 
-# The host's mask editor saves what it painted under this name, with the painted pixels transparent.
-MASK_EDITOR_PREFIX = "clipspace"
-
-
-def is_from_mask_editor(name: str) -> bool:
-    """Whether a picture of the input folder, by its name there, was saved by the mask editor."""
-    return name.startswith(MASK_EDITOR_PREFIX) or os.path.basename(name).startswith(MASK_EDITOR_PREFIX)
+# Of the picture: more than that of a part is rarely painted, and rather what is around it.
+MOST_PAINTED = 0.75
 
 
 def read_part(name: str, label: str, mask_source: str, mask: torch.Tensor | None) -> Part:
@@ -29,15 +23,32 @@ def read_part(name: str, label: str, mask_source: str, mask: torch.Tensor | None
     picture = read_picture(name)
     if mask_source == "auto":
         mask_source = "painted" if is_from_mask_editor(name) else "alpha"
-    rgb, alpha = picture[..., :3], picture[..., 3:]
     if mask_source == "painted":
-        if mask is None and not alpha.numel():
-            raise ValueError(
-                f"'{escaped(name)}' has no transparency, so nothing was painted on it. Paint the part in the mask editor (right "
-                "click on the node, Open in MaskEditor), connect a mask, or set mask_source to 'whole picture'."
-            )
-        # What is painted becomes transparent, but keeps its colours.
-        return make_part(label, rgb, 1.0 - alpha[..., 0] if mask is None else mask)
+        return _painted_part(name, label, picture, mask)
     if mask_source == "whole picture" and mask is None:
         mask = torch.ones(picture.shape[:3])
     return make_part(label, picture, mask)
+
+
+def _painted_part(name: str, label: str, picture: torch.Tensor, mask: torch.Tensor | None) -> Part:
+    rgb, alpha = picture[..., :3], picture[..., 3:]
+    if mask is None and not alpha.numel():
+        raise ValueError(
+            f"'{escaped(name)}' has no transparency, so nothing was painted on it. Paint the part in the mask editor (right "
+            "click on the node, Open in MaskEditor), connect a mask, or set mask_source to 'whole picture'."
+        )
+    cut_out = opened_cut_out(name, picture) if alpha.numel() and is_from_mask_editor(name) else None
+    if cut_out is not None:
+        shown = torch.cat([rgb, cut_out[..., None]], -1)
+        return make_part(label, shown, strokes(picture, cut_out) if mask is None else mask)
+    # What is painted becomes transparent, but keeps its colours.
+    return make_part(label, rgb, 1.0 - alpha[..., 0] if mask is None else mask)
+
+
+def covers_too_much(name: str, mask_source: str, mask: torch.Tensor | None, share: float) -> bool:
+    """Whether what was painted is rather what is around the part.
+
+    share: of the picture that is kept, 0..1
+    """
+    painted = mask_source == "painted" or mask_source == "auto" and is_from_mask_editor(name)
+    return painted and mask is None and share > MOST_PAINTED

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 
 import folder_paths
 import node_helpers
@@ -20,10 +22,35 @@ FORMATS = {
 MOST_PIXELS = 1 << 26  # 8192 x 8192
 
 
+def digest_of(names: Iterable[str]) -> str:
+    """Tells these pictures, by name and content, from others.
+
+    raises: ValueError for a name that `picture_path` refuses
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        path = picture_path(name)  # first, since a prompt may hold what is no name at all
+        digest.update(name.encode())
+        with open(path, "rb") as f:
+            while some := f.read(1 << 20):
+                digest.update(some)
+    return digest.hexdigest()
+
+
 def list_pictures() -> list[str]:
     """The names of the pictures that lie in the input folder."""
     folder = folder_paths.get_input_directory()
     files = [name for name in os.listdir(folder) if _is_file_inside(folder, name)]
+    return sorted(folder_paths.filter_files_content_types(files, ["image"]))
+
+
+def list_pictures_in(folder: str) -> list[str]:
+    """The names of the pictures in a folder of the input folder, with the folder; none for what is no folder there."""
+    root = os.path.realpath(folder_paths.get_input_directory())
+    path = os.path.realpath(os.path.join(root, folder))
+    if os.path.dirname(path) != root or not os.path.isdir(path):
+        return []
+    files = [f"{folder}/{name}" for name in os.listdir(path) if _is_file_inside(root, f"{folder}/{name}")]
     return sorted(folder_paths.filter_files_content_types(files, ["image"]))
 
 

@@ -32,6 +32,25 @@ def pose_kind(image: torch.Tensor) -> str:
     return OTHER
 
 
+def empty_poses(image: torch.Tensor) -> list[int]:
+    """The numbers of the pictures in which no pixel belongs to a body.
+
+    image: [B, H, W, C >= 3] in 0..1, raw IUV
+    """
+    return ((image[..., 2] * 255).round() <= 0).flatten(1).all(1).nonzero()[:, 0].tolist()
+
+
+def require_iuv(image: torch.Tensor, what: str = "The pose picture"):
+    """image: [B, H, W, C >= 3] in 0..1. raises: ValueError for a picture that is not raw IUV"""
+    kind = pose_kind(image)
+    if kind != IUV:
+        mend = "Convert it by DensePose to IUV" if kind == COLOUR_MAPPED else "Connect a raw IUV picture"
+        raise ValueError(
+            f"{what} is {kind}, not raw IUV DensePose, and does not tell by its blue channel which part of the body is where. "
+            f"{mend}, or paint the region as a MASK."
+        )
+
+
 def to_iuv(image: torch.Tensor) -> torch.Tensor:
     """Raw IUV from a colour-mapped picture: the part index in blue; U and V, which the colours do not hold, in the middle.
 
@@ -54,7 +73,7 @@ def to_iuv(image: torch.Tensor) -> torch.Tensor:
 
 def _nearest(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far the nearest colour of the map is, in values of 0..255, and its index: both [B, H, W]"""
-    values = rgb * 255
+    values = rgb.float() * 255
     nearest, index = torch.full(rgb.shape[:-1], float("inf")), torch.zeros(rgb.shape[:-1], dtype=torch.long)
     for number, colour in enumerate(VIRIDIS):
         distance = (values - torch.tensor(colour)).abs_().amax(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .part import LABELS
-from .pose_kind import COLOUR_MAPPED, IUV, pose_kind
+from .pose_kind import require_iuv
 from .sliding import largest, unseen
 
 FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
@@ -31,13 +31,7 @@ def pose_region(image: torch.Tensor, label: str, grow: float) -> torch.Tensor:
     returns: [B, H, W], 0 or 1
     raises: ValueError for a picture that is not raw IUV
     """
-    kind = pose_kind(image)
-    if kind != IUV:
-        mend = "Convert it by DensePose to IUV" if kind == COLOUR_MAPPED else "Connect a raw IUV picture"
-        raise ValueError(
-            f"The pose picture is {kind}, not raw IUV DensePose, and does not tell by its blue channel which part of the body is "
-            f"where. {mend}, or paint the region as a MASK."
-        )
+    require_iuv(image)
     index = (image[..., 2].cpu() * 255).round()
     region = torch.isin(index, torch.tensor(INDICES[label], dtype=index.dtype)).float()
     steps = round(grow * image.shape[1])

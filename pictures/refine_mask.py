@@ -49,7 +49,7 @@ def refine_mask(
         mask = largest_in_square(sign * mask, (abs(grow) + 1) // 2, worked)
         mask = sign * largest_in_diamond(mask, abs(grow) // 2)
     if edges:
-        grey = image[..., :3].cpu().mean(-1)[:, None]
+        grey = image[..., :3].cpu().float().mean(-1)[:, None]
         grey = F.interpolate(grey, size=mask.shape[1:], mode="bilinear", antialias=True)[:, 0].expand(mask.shape[0], -1, -1)
         mask = ((_guided_filter(grey, mask, edges, worked) - 0.5) * STEEP + 0.5).clamp(0.0, 1.0)
     if feather:

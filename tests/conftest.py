@@ -5,6 +5,8 @@ import os
 import pytest
 from harness.host import GOLDEN, ROOT, load_core_nodes, start_host
 
+# Here and in the servers: several threads wait for each other where cores are busy, and minutes become an hour.
+os.environ["OMP_NUM_THREADS"] = "1"
 start_host(cpu=os.environ.get("PARTS2WHOLE_DEVICE", "cpu") == "cpu")
 load_core_nodes(
     "nodes_cfg", "nodes_differential_diffusion", "nodes_freelunch", "nodes_hooks", "nodes_hypertile", "nodes_model_advanced",
@@ -16,7 +18,7 @@ import torch  # noqa: E402
 from harness.workbench import apply_image_attention, apply_parts, apply_pose, encode, golden_parts, run, sample  # noqa: E402
 from parts2whole.encoders.checkpoint.load import Checkpoint  # noqa: E402
 
-torch.set_num_threads(1)  # several threads wait for each other where cores are busy: minutes become an hour
+torch.set_num_threads(1)  # where a plugin has imported it before
 
 
 @pytest.fixture(autouse=True)

@@ -68,6 +68,12 @@ def test_the_host_is_read_in_one_place(path):
     assert not INTERNALS & read
 
 
+def test_files_of_tests_have_names_of_their_own():
+    """pytest takes one of a name only, so that two stop a run of all tests, as `make slow` is."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
 def test_no_source_file_is_long():
     rooms = ("nodes", "sheets", "encoders", "attention", "pictures", "training", "bench", "catalogue", "workflows")
     files = [ROOT / "__init__.py", *(path for name in rooms for path in (ROOT / name).rglob("*.py"))]

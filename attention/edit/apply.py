@@ -10,9 +10,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 
 from ..patch.host.edit import require_edit_model
-from ..patch.run import begin_run, describe_sampled, mark_conditionings
+from ..patch.host.sampling import all_conds
+from ..patch.host.warnings import warn
+from ..patch.run import begin_run, describe_sampled, mark_conditionings, run_of
 from .memory import count_kept, plan_memory
-from .references import PARTS
+from .references import PARTS, parts_of
 from .step import PERCENTS, patch_call
 
 
@@ -21,9 +23,21 @@ def describe_batch(executor, model, conds, *args, **kwargs):
     return describe_sampled(executor, model, conds, *args, **kwargs)
 
 
+def sample(executor, noise, *args, **kwargs):
+    latents = begin_run(executor, noise, *args, **kwargs)
+    guider = executor.class_obj
+    run = run_of(guider.model_options["transformer_options"])
+    if not run.took_references and any(map(parts_of, all_conds(guider))):
+        run.warn(
+            "the run ended without a call of the model that reached the parts of Reference Parts, so they did nothing. A node that "
+            "caches or replaces the model's calls is the likely cause: remove it."
+        )
+    return latents
+
+
 # In the order in which the host comes to them.
 WRAPPERS = {
-    WrappersMP.OUTER_SAMPLE: begin_run,
+    WrappersMP.OUTER_SAMPLE: sample,
     WrappersMP.PREPARE_SAMPLING: plan_memory,
     WrappersMP.SAMPLER_SAMPLE: mark_conditionings,
     WrappersMP.CALC_COND_BATCH: describe_batch,
@@ -40,6 +54,11 @@ def apply_references(model: ModelPatcher, start: float = 0.0, end: float = 1.0) 
     require_edit_model(model)
     model = model.clone()
     options = model.model_options["transformer_options"]
+    if options.get(PERCENTS, (start, end)) != (start, end):
+        warn(
+            "the MODEL has an Apply Reference Parts already, whose percents no longer count: one is enough, for all parts of all "
+            "conditionings. Remove one of them."
+        )
     options[PERCENTS] = start, end
     for kind, wrapper in WRAPPERS.items():
         if not get_wrappers_with_key(kind, PARTS, options):

@@ -10,7 +10,7 @@ from .references import PartReference, check_references, parts_of
 
 def plan_memory(executor, model, noise_shape, conds, *args, **kwargs):
     """Around the host's preparation of a sampling, where it makes room for the model and what it computes."""
-    check_references(conds)
+    check_references(conds, noise_shape)
     planned = {name: [_smaller(cond) for cond in each] for name, each in conds.items()}
     real_model, _, models = executor(model, noise_shape, planned, *args, **kwargs)
     return real_model, conds, models

@@ -19,7 +19,7 @@ class PartReference(Carried):
     """One picture of a part among the reference latents of a conditioning.
 
     index: which of those it is
-    latent: the same tensor that is there
+    latent: what is there
     shows: [h, w], bool, where the latent shows the part; what is False is left out
     strength: what the weight of its keys is multiplied by, before the softmax is normalised
     region: [B, H, W] in 0..1, of any size, where in the target it acts; None: everywhere
@@ -86,18 +86,25 @@ def add_references(
     return added
 
 
-def check_references(conds: dict[str, list[dict]]):
-    """conds: the conditionings of a sampling, by their names
+def check_references(conds: dict[str, list[dict]], latents_shape: Sequence[int]):
+    """conds: the conditionings of a sampling, by their names; latents_shape: [B, C, .., h, w], of what is sampled
 
-    raises: ValueError where another node changed the references of one after Reference Parts
+    raises: ValueError where another node changed the references of one after Reference Parts, and for those of another VAE
     """
     for cond in (cond for each in conds.values() for cond in each or ()):
         latents = cond.get("reference_latents") or ()
         for part in parts_of(cond):
-            if part.index >= len(latents) or latents[part.index] is not part.latent:
+            if part.index >= len(latents) or not _equal(latents[part.index], part.latent):  # some nodes copy conditionings
                 raise ValueError(
                     f"Another node replaced the reference latents of a conditioning after Reference Parts, so that the mask of "
                     f"'{part.label}' belongs to none of them: put Reference Parts behind that node."
+                )
+            has, takes = ((len(shape), shape[1]) for shape in (part.latent.shape, latents_shape))
+            if has != takes:  # some models take it, and draw anything
+                raise ValueError(
+                    f"The VAE of Reference Parts is another than the model's: '{part.label}' has a latent of {has[0]} dimensions "
+                    f"and {has[1]} channels, and what is sampled has {takes[0]} and {takes[1]}. Connect Load VAE with the edit "
+                    "model's own VAE."
                 )
 
 
@@ -108,4 +115,4 @@ def parts_of(cond: dict) -> tuple[PartReference, ...]:
 
 
 def _equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    return a is b or a is not None and b is not None and torch.equal(a, b)
+    return a is b or a is not None and b is not None and a.device == b.device and torch.equal(a, b)

@@ -37,22 +37,28 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     tokens = KeepTokens(partial(_kept, of_latents, acting, run), model.diffusion_model, x, latents)
     patches = options.get("patches", {})
     options = {**options, "patches": {**patches, "post_input": [*patches.get("post_input", []), tokens]}}
-    batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
+    regions = [part.region for part in parts if acting and part.region is not None and not part.nowhere]
+    # Tokens and strengths are the same for every row, however other nodes lay out the batch.
+    batch = Batch(options.get(SAMPLED), options, x, c_crossattn) if regions or attribution is not None else None
+    run.lay_over(batch, ((region, "region", region) for region in regions), "give that node conditionings without a {what}")
     override = _override(tokens, of_latents if acting else [None] * len(latents), batch, x, run, options)
-    if attribution is not None and batch.whole:
+    if attribution is not None and batch.whole and any(batch.positive_chunks(options)):
         labels = [f"reference {i + 1}" if part is None else part.label for i, part in enumerate(of_latents)]
         attribution.name(labels, range(len(labels)), "the text", batch.grid, sigma, pixels_of(model))
         override.record = partial(record_shares, attribution=attribution, batch=batch, options=options)
     if override.acts:
         options["optimized_attention_override"] = override
     out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    if parts and tokens.layout is None and not run.reached:  # what skips calls, as EasyCache does, does not skip the first
+    # What skips calls, as EasyCache does, does not skip the first of a conditioning.
+    conditionings = set(options.get("uuids", (None,)))
+    if tokens.layout is not None:
+        run.took_references |= conditionings
+    elif parts and not conditionings <= run.took_references:
         raise ValueError(
             f"The {type(model.diffusion_model).__name__} left its reference latents out, so the parts would do nothing. Krea 2 "
             "needs the host's node Edit Model Reference Method behind Reference Parts, and Qwen-Image needs ComfyUI 0.20.1 or "
             "newer; else another node on the MODEL replaces its calls: remove that."
         )
-    run.reached = True
     return out
 
 
@@ -85,8 +91,10 @@ def _tokens_of(part: PartReference, count: int, device: torch.device) -> torch.T
 
 
 def _override(
-    tokens: KeepTokens, of_latents: list[PartReference | None], batch: Batch, x: torch.Tensor, run: Run, options: dict[str, Any]
+    tokens: KeepTokens, of_latents: list[PartReference | None], batch: Batch | None, x: torch.Tensor, run: Run,
+    options: dict[str, Any],
 ) -> WeighReferences:
+    """batch: None where nothing has a region"""
     strengths = [1.0 if part is None or part.nowhere else part.strength for part in of_latents]
     # The parts of one Reference Parts node share a region.
     with_region = [part for part in of_latents if part is not None and part.region is not None and not part.nowhere]

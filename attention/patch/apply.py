@@ -9,6 +9,7 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 
+from ...pictures.crop import Box
 from .applied import Applied, EverythingApplied
 from .attribution import Attribution
 from .memory import plan_memory
@@ -43,6 +44,15 @@ def apply(model: ModelPatcher, applied: Applied) -> ModelPatcher:
     new = [patcher for patcher in applied.models if not any(other.model is patcher.model for other in loaded)]
     if new:
         model.set_additional_models(APPLIED, [*loaded, *new])
+    return model
+
+
+def crop(model: ModelPatcher, box: Box) -> ModelPatcher:
+    """Returns a clone of the MODEL for a crop of what it drew: all that is applied and tied to a place is cut to it."""
+    model = model.clone()
+    options = model.model_options["transformer_options"]
+    if APPLIED in options:
+        options[APPLIED] = options[APPLIED].cut(box)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -21,23 +22,23 @@ _ADDING = threading.Lock()  # with several GPUs the host samples in a thread for
 
 
 class _Step(NamedTuple):
-    """What one step's layers add up to: the sum of so many maps [B, N, h, w]."""
+    """What one step's layers add up to: the sum of so many maps [B, N, h, w] of the target itself, the last keys, and then each
+    reference as it came."""
 
     total: torch.Tensor | None = None
     count: int = 0
 
     def plus(self, maps: torch.Tensor, count: int) -> _Step:
-        return _Step(maps if self.total is None else self.total + maps.to(self.total.device), self.count + count)
-
-    @property
-    def mean(self) -> torch.Tensor:
-        return self.total / self.count
+        """Of the maps that come first, N may be smaller: conditionings have references of their own."""
+        if self.total is None:
+            return _Step(maps, count)
+        total, maps = (F.pad(x, (0, 0, 0, 0, 0, maps.shape[1] - x.shape[1])) for x in (self.total, maps.to(self.total.device)))
+        return _Step(total + maps, self.count + count)
 
 
 class Attribution(Carried):
     """What is gathered in one sampling run, of the positive conditioning.
 
-    names: the target itself, every reference in turn, and what the masks removed
     pixels: of the picture, for each position of the latent
     """
 
@@ -45,8 +46,10 @@ class Attribution(Carried):
         self.begin()
 
     def begin(self):
-        self.names: tuple[str, ...] = ()
         self.pixels = 8
+        # Number and label of every reference, in the order in which they came, and what the keys after them are.
+        self._references: list[tuple[int, str]] = []
+        self._last = REMOVED
         self._by_sigma: dict[float, _Step] = {}
         self._latents = self._sigma = None
 
@@ -61,9 +64,15 @@ class Attribution(Carried):
             self._by_sigma = {sigma: step._replace(total=step.total.cpu()) for sigma, step in self._by_sigma.items()}
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The target itself, every reference in turn, and what the masks removed or the text. Empty before anything is recorded.
+        Conditionings may have different references: those of one number and label are one."""
+        return (ITSELF, *(label for _, label in sorted(self._references, key=itemgetter(0))), self._last) * bool(self._references)
+
+    @property
     def by_step(self) -> dict[float, torch.Tensor]:
         """For each sigma, in the order of the steps, the shares [N], a mean over tokens, conditionings, layers and heads."""
-        return {sigma: step.mean.mean((0, 2, 3)) for sigma, step in self._by_sigma.items()}
+        return {sigma: self._mean(step).mean((0, 2, 3)) for sigma, step in self._by_sigma.items()}
 
     def describe(self, applied: tuple[AppliedParts, ...], active: tuple[AppliedParts, ...], grid: tuple[int, int], sigma: float):
         """What the layers are about that are added next.
@@ -85,8 +94,9 @@ class Attribution(Carried):
         pixels: of the picture, for each position of the latent
         """
         self.pixels = pixels
-        self.names = (ITSELF, *labels, last)
-        self._columns = [0, *(1 + number for number in acting), 1 + len(labels)]
+        self._last = last
+        self._references += [each for each in enumerate(labels) if each not in self._references]
+        self._columns = [0, *(2 + self._references.index((number, labels[number])) for number in acting), 1]
         if sigma != self._sigma:
             self._to_cpu()
         self._grid, self._sigma = grid, sigma
@@ -113,7 +123,7 @@ class Attribution(Carried):
         """One layer of a grid (h, w) of tokens, with the rows of so many conditionings."""
         own = k.shape[1] - sum(lengths) - removed
         shares = attention_shares(q, k, mask, heads, [own, *lengths, removed])
-        every = shares.new_zeros(*shares.shape[:2], len(self.names))
+        every = shares.new_zeros(*shares.shape[:2], 2 + len(self._references))
         for column, share in zip(self._columns, shares.unbind(-1)):
             every[..., column] = share
         # A sum, so that it does not matter in which batches the host puts the conditionings.
@@ -145,4 +155,10 @@ class Attribution(Carried):
                 "The attention recorded last is not that of this latent. Connect the first output of the sampler that has the "
                 "MODEL of Record Attribution, use one Record Attribution for each sampler, and sample again with another seed."
             )
-        return torch.stack([step.mean for step in self._by_sigma.values()]).mean(0)
+        return torch.stack([self._mean(step) for step in self._by_sigma.values()]).mean(0)
+
+    def _mean(self, step: _Step) -> torch.Tensor:
+        """[B, N, h, w], in the order of `names`"""
+        mean = F.pad(step.total / step.count, (0, 0, 0, 0, 0, 2 + len(self._references) - step.total.shape[1]))
+        order = sorted(range(len(self._references)), key=lambda i: self._references[i][0])
+        return mean[:, [0, *(2 + i for i in order), 1]]

@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from .carried import Carried
 from .host.sampling import band_of, chunks_of, latents_told, layer_of, rows_told
+from .region_map import RegionMap, at_size
 from .rows import Span, chunk_by_chunk, spans_of, take
 
 # In the options of a block: which rows of its cross-attention are the positive conditioning's, where other nodes repeat some.
@@ -170,11 +170,11 @@ class Batch(Carried):
         }
 
     def maps_at(
-        self, maps: Sequence[torch.Tensor], spans: Sequence[Span], q: torch.Tensor, options: dict[str, Any]
+        self, maps: Sequence[RegionMap], spans: Sequence[Span], q: torch.Tensor, options: dict[str, Any]
     ) -> list[torch.Tensor]:
         """Maps of this batch at the tokens of the positive conditioning's queries.
 
-        maps: each [R, 1, h, w]; q: [n, T, C], these queries
+        q: [n, T, C], these queries
         returns: each [n, 1, h', w'] of T tokens
         raises: ValueError where it cannot be told where the tokens lie
         """
@@ -187,7 +187,7 @@ class Batch(Carried):
                 f"{h * w} in {rows}, so it cannot be told which tokens are in the region: remove the region of Apply "
                 "Parts2Whole, or that node (HyperTile and Token Merging do so)."
             )
-        return [F.adaptive_avg_pool2d(take(each, spans, True), grid) for each in maps]
+        return [at_size(take(values, spans, True), grid, by_centre) for values, by_centre in maps]
 
     def whole_positive(self, q: torch.Tensor, options: dict[str, Any]) -> tuple[tuple[int, int], int] | None:
         """The grid (h, w) of the positive conditionings' queries [n, T, C], and how many conditionings these are; None where they
@@ -225,7 +225,7 @@ class Batch(Carried):
     @staticmethod
     def _unknown(rows: int, chunks: int) -> ValueError:
         return ValueError(
-            f"Another node gives the U-Net {rows} rows for {chunks} conditionings, so it cannot be told which of them are the "
+            f"Another node gives the model {rows} rows for {chunks} conditionings, so it cannot be told which of them are the "
             "positive one's: remove that node, or the Apply nodes of Parts2Whole."
         )
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 import comfy.utils
 import torch
 import torch.nn as nn
+from einops import rearrange
 
+from ...pictures.crop import WHOLE, Box, lanczos_of
 from .batch import Batch
 from .carried import Carried
 
 
-def encode_pose(guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
+def encode_pose(
+    guider: nn.Module, image: torch.Tensor, grid: tuple[int, int], device: torch.device, crop: Box = WHOLE
+) -> torch.Tensor:
     """Pose features for a latent of the given size.
 
     guider: an `encoders.pose_network.PoseNetwork`
     image: [B, H, W, C >= 3] in 0..1, of any size: resized by Lanczos, aspect ratio not kept
     grid: (h, w) of the latent
+    crop: what of the picture the latent shows
     returns: [B, C, h, w], float32
     """
-    height, width = grid
-    picture = comfy.utils.common_upscale(
-        image[..., :3].movedim(-1, 1), width * guider.scale, height * guider.scale, "lanczos", "disabled"
-    )
+    image, height, width = rearrange(image[..., :3], "b h w c -> b c h w"), grid[0] * guider.scale, grid[1] * guider.scale
+    if crop == WHOLE:
+        picture = comfy.utils.common_upscale(image, width, height, "lanczos", "disabled")
+    else:  # its sides run through pixels, which the host's resizing does not know
+        picture = lanczos_of(image.flatten(0, 1), crop, width, height).unflatten(0, image.shape[:2])
     return guider(picture.to(device, torch.float32))
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
+from torch.utils.weak import WeakIdKeyDictionary
 
-from .applied import Applied
-from .batch import Sampled
+from ...pictures.crop import WHOLE, Box
+from .batch import Batch, Sampled
 from .carried import Carried
-from .host.sampling import areas_of, positive_conds, prompt_id
+from .host.sampling import areas_of, has_windows, positive_conds, prompt_id
+from .host.unet import pixels_per_latent, trained_size
+from .host.warnings import warn
+from .region_map import region_of
 
 # Names in transformer_options, and on conditionings: what is applied, the run, what is sampled, the attribution.
 APPLIED, RUN, SAMPLED, ATTRIBUTION = "parts2whole", "parts2whole_run", "parts2whole_sampled", "parts2whole_attribution"
 
 # The prompt, and the latent (h, w) that something was laid over first in it: another node may sample crops of it afterwards.
-_first_grids: weakref.WeakKeyDictionary[Applied, tuple[str | None, tuple[int, int]]] = weakref.WeakKeyDictionary()
+_first_grids: MutableMapping[Any, tuple[str | None, tuple[int, int]]] = WeakIdKeyDictionary()
 
 
 class Run(Carried):
@@ -27,11 +29,13 @@ class Run(Carried):
 
     marked: whether the conditionings say which of them is the positive one
     reached: whether the U-Net was called
+    took_references: the uuids of the conditionings of which an edit model was given the references
     """
 
     def __init__(self):
         self._slots, self._said = {}, set()
         self.marked = self.reached = False
+        self.took_references = set()
 
     def keep(self, slot: tuple, state: tuple, compute: Callable, *args) -> Any:
         """What compute(*args) gave for this state; a slot holds one state's result, the latest."""
@@ -44,34 +48,68 @@ class Run(Carried):
         first, last = (self.keep(("sigma", percent), (), sampling.percent_to_sigma, percent) for percent in percents)
         return first >= sigma >= last
 
-    def region(self, region: torch.Tensor, device: torch.device, latent: int, size: tuple[int, int]) -> torch.Tensor:
-        """Of regions [B, H, W] in 0..1 that of a latent (h, w), [1, 1, h, w]; fewer regions than latents are used in turn."""
+    def region(
+        self, region: torch.Tensor, device: torch.device, latent: int, size: tuple[int, int], crop: Box = WHOLE,
+        by_centre: bool = False,
+    ) -> torch.Tensor:
+        """Of regions [B, H, W] in 0..1 that of a latent (h, w), [1, 1, h, w]; fewer regions than latents are used in turn.
+
+        crop: what of the regions the latent shows; by_centre: see `region_map.at_size`
+        """
         number = latent % len(region)
 
         def resize() -> torch.Tensor:
-            return F.adaptive_avg_pool2d(region[number][None, None], size).to(device)
+            values = region_of(region[number], crop, size, by_centre)
+            if by_centre and crop == WHOLE and region[number].any() and not values.any():
+                self.warn(
+                    f"the region lies between the centres of all tokens of a latent of {size[1]}x{size[0]}, so its parts do "
+                    "nothing: make it larger, or set `region_mode` of Apply Parts2Whole to area."
+                )
+            return values.to(device)
 
-        return self.keep(("region", region, number, size, device), (), resize)
+        return self.keep(("region", region, by_centre, number, size, device, crop), (), resize)
 
     def warn(self, message: str):
-        """Logs a message, once in a run."""
+        """Says it on the sampler's node and in the log, once in a run."""
         if message not in self._said:
             self._said.add(message)
-            logging.warning("Parts2Whole: %s", message)
+            warn(message)
 
-    def meet(self, applied: Applied, what: str, grid: tuple[int, int]):
-        """Warns where pose or region (`what`) are laid over a piece of what they were laid over first in this prompt."""
+    def lay_over(
+        self, batch: Batch, maps: Iterable[tuple[Any, str, torch.Tensor]],
+        mend: str = "connect that node to a MODEL without this {what}, or draw the crop with the MODEL of Crop for Detail",
+    ):
+        """Warns where a batch does not tell which latent, or which part of it, a pose or a region belongs to, and where it is a
+        piece of what they were laid over first in this prompt.
+
+        maps: what they belong to, what they are, and themselves [B, ...]
+        """
+        for owner, what, each in maps:
+            if batch.tiled:
+                self.warn(
+                    "the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose and the "
+                    "whole region: sample without tiling, or without these."
+                )
+            else:
+                self._meet(owner, what, batch.whole_size(), mend.format(what=what))
+            if not batch.latents_known and len(each) > 1:
+                self.warn(
+                    "another node takes the latents of a batch in portions, and which of them it takes is not known. Each portion "
+                    "gets the first poses and regions: sample without that node, or with one pose and one region."
+                )
+
+    def _meet(self, owner: Any, what: str, grid: tuple[int, int], mend: str):
         prompt = prompt_id()
-        first_prompt, first = _first_grids.get(applied, (prompt, grid))
+        first_prompt, first = _first_grids.get(owner, (prompt, grid))
         if first_prompt != prompt:
             first = grid
-        _first_grids[applied] = prompt, first
+        _first_grids[owner] = prompt, first
         same_shape = abs(first[0] * grid[1] - first[1] * grid[0]) < max(*first, *grid)
         if not same_shape or grid[0] < first[0]:
             self.warn(
                 f"the {what} was laid over a latent of {first[1]}x{first[0]} before and is now laid over {grid[1]}x{grid[0]}. If a "
                 "node samples crops of the picture, as tiled upscalers and face detailers do, every crop gets the whole of it: "
-                f"connect that node to a MODEL without this {what}."
+                f"{mend}."
             )
 
 
@@ -80,14 +118,33 @@ def run_of(options: dict[str, Any]) -> Run:
     return options.get(RUN) or Run()
 
 
-def begin_run(executor, *args, **kwargs):
-    options = executor.class_obj.model_options["transformer_options"]
+def warn_of_size(model: ModelPatcher, width: int, height: int, mend: str):
+    """Warns of another size than the only one that a small model was trained with.
+
+    width, height: in pixels
+    """
+    trained = trained_size(model)
+    if trained is not None and (width, height) != trained:
+        warn(
+            f"this model was made for pictures of {trained[0]}x{trained[1]}, and these are {width}x{height}: people come out "
+            f"wrong, or several at once. {mend}"
+        )
+
+
+def begin_run(executor, noise, *args, **kwargs):
+    guider = executor.class_obj
+    options = guider.model_options["transformer_options"]
     run = options[RUN] = Run()
+    applied = options.get(APPLIED)
+    of_one_person = applied is not None and applied.crop == WHOLE and not applied.divided and not has_windows(guider.model_options)
+    if of_one_person:
+        height, width = (side * pixels_per_latent(guider.model_patcher) for side in noise.shape[-2:])
+        warn_of_size(guider.model_patcher, width, height, "Set it where the empty latent is made.")
     attribution = options.get(ATTRIBUTION)
     if attribution is not None:
         attribution.begin()
     try:
-        latents = executor(*args, **kwargs)
+        latents = executor(noise, *args, **kwargs)
     except BaseException:  # an interrupt too: half of a run is nobody's attribution
         if attribution is not None:
             attribution.begin()

@@ -17,6 +17,7 @@ from .host.sampling import copy_beside, hooks_in_force
 from .host.unet import block_depths, projections, transformer_blocks
 from .pose import AddPose, encode_pose
 from .reference_keys import project_references
+from .region_map import RegionMap
 from .run import APPLIED, ATTRIBUTION, SAMPLED, Run, run_of
 from .text_rows import TellRows
 from .unet_patches import AddImageTokens, ShareReferences, takes_mask
@@ -52,7 +53,9 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
     )
     if acting.every:
         batch = Batch(options.get(SAMPLED), options, x, c_crossattn)
-        _warn_of_unknown_layout(batch, acting, run)
+        poses = ((applied, "pose", applied.image) for applied in acting.of(AppliedPose))
+        regions = ((applied, "region", applied.region) for applied in acting.of(AppliedParts) if applied.region is not None)
+        run.lay_over(batch, (*poses, *regions))
         if attribution is not None and batch.whole:
             attribution.describe(applied.of(AppliedParts), acting.of(AppliedParts), batch.grid, sigma)
         else:
@@ -60,25 +63,6 @@ def patch_call(executor, x, t, c_concat=None, c_crossattn=None, control=None, tr
         call = Call(model, options, batch, run, x.device, model.get_dtype_inference())
         options = {**options, **_patches(call, acting, attribution)}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-
-
-def _warn_of_unknown_layout(batch: Batch, acting: EverythingApplied, run: Run):
-    """Warns where the batch does not tell which latent, or which part of it, a pose or a region belongs to."""
-    poses = [(applied, "pose", applied.image) for applied in acting.of(AppliedPose)]
-    regions = [(applied, "region", applied.region) for applied in acting.of(AppliedParts) if applied.region is not None]
-    for applied, what, maps in (*poses, *regions):
-        if batch.tiled:
-            run.warn(
-                "the model sees tiles of the latent, and where they lie is not known. Each tile gets the whole pose and the whole "
-                "region: sample without tiling, or without these."
-            )
-        else:
-            run.meet(applied, what, batch.whole_size())
-        if not batch.latents_known and len(maps) > 1:
-            run.warn(
-                "another node takes the latents of a batch in portions, and which of them it takes is not known. Each portion gets "
-                "the first poses and regions: sample without that node, or with one pose and one region."
-            )
 
 
 def _patches(call: Call, acting: EverythingApplied, attribution: Attribution | None) -> dict[str, dict]:
@@ -104,7 +88,8 @@ def _share_references(
 ):
     model, run, where = call.model, call.run, (call.device, call.dtype)
     regions = tuple(
-        call.batch.spread(partial(run.region, applied.region, call.device)) for applied in parts if applied.region is not None
+        RegionMap(call.batch.spread(partial(run.region, p.region, call.device, crop=p.crop, by_centre=p.by_centre)), p.by_centre)
+        for p in parts if p.region is not None
     )
     depths = run.keep(("depths", model), (), block_depths, model.diffusion_model)
     bias_as_mask = takes_mask(*where, regions, call.options)
@@ -152,7 +137,7 @@ def _pose_features(
     number = latent % len(applied.image)
 
     def encode() -> torch.Tensor:
-        features = encode_pose(guider, applied.image[number:number + 1], size, call.device)
+        features = encode_pose(guider, applied.image[number:number + 1], size, call.device, applied.crop)
         return (features * applied.strength).to(call.dtype)
 
     return call.run.keep(("pose", applied, guider, number, size, call.device, call.dtype), (), encode)

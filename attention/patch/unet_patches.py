@@ -17,19 +17,20 @@ from ..shared_attention import ReferenceKeys, shared_attention
 from .attribution import Attribution
 from .batch import Batch
 from .carried import Carried
+from .region_map import RegionMap
 from .rows import put_together, take, take_attention
 
 
 class ShareReferences(Carried):
     """attn1 replacement: the positive conditioning's rows attend to the references too.
 
-    regions: of the references in the order of their numbers, each [R, 1, h, w] in 0..1, in latents
+    regions: of the references in the order of their numbers, in 0..1, in latents
     attribution: gathers shares of the attention; None: they are not recorded
     previous: another node's replacement of the same block, or None
     """
 
     def __init__(
-        self, references: ReferenceKeys, heads: int, batch: Batch, regions: tuple[torch.Tensor, ...] = (),
+        self, references: ReferenceKeys, heads: int, batch: Batch, regions: tuple[RegionMap, ...] = (),
         attribution: Attribution | None = None, previous: Callable | None = None,
     ):
         self.references, self.heads = references, heads
@@ -113,7 +114,7 @@ def _attend(
     return previous(q, k, v, options)[:, :q.shape[1]]
 
 
-def takes_mask(device: torch.device, dtype: torch.dtype, regions: Sequence[torch.Tensor], options: dict[str, Any]) -> bool:
+def takes_mask(device: torch.device, dtype: torch.dtype, regions: Sequence, options: dict[str, Any]) -> bool:
     """Whether an attention mask is the best to carry what is added to the logits; else more channels of the heads do.
 
     A GPU's fastest kernels take no mask, and another node's attention need not take one; in half precision a mask would

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 import torch
+import yaml
 
 from ...pictures.model_files import require_fit, require_number
 from .files import DOWNLOAD, read_config, require_none_missing
@@ -170,6 +171,18 @@ def scheduler_config(folder: str) -> dict:
     require_number(path, config, "beta_start", 1e-9, 0.999, whole=False)
     require_number(path, config, "beta_end", config["beta_start"], 0.999, whole=False)
     return config
+
+
+def trained_size(folder: str) -> tuple[int, int] | None:
+    """Width and height in pixels of the pictures of the training, as the training of this pack writes them beside a checkpoint;
+    None where it does not."""
+    try:
+        with open(os.path.join(folder, "training.yaml"), encoding="utf-8") as file:
+            data = yaml.safe_load(file)["data"]
+            width, height = data["width"], data["height"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
+        return None
+    return (width, height) if type(width) is type(height) is int else None
 
 
 def _require_groups(path: str, config: dict):

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 
 from ...pictures.model_files import read_json, read_tensors
-from ...pictures.model_folders import names_below, path_below
+from ...pictures.model_folders import choices, names_below, path_below
 
 FOLDER = "parts2whole"
 PACK_MODELS = str(Path(__file__).resolve().parents[2] / "models")
@@ -30,16 +30,17 @@ def register_folder():
 
 
 def list_checkpoints() -> list[str]:
-    """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models."""
-    return names_below(_roots(), _is_checkpoint)
+    """Names of the folders in the release's layout, relative to models/parts2whole, models/diffusers or the pack's own models; or
+    that there are none."""
+    return choices(names_below(_roots(), _is_checkpoint), f"models/{FOLDER}")
 
 
 def checkpoint_folder(name: str) -> str:
     """The full path of a checkpoint. raises: FileNotFoundError that names the folders looked into"""
     return path_below(
         name, _roots(), _is_checkpoint, "Parts2Whole checkpoint",
-        f"Put the folder into {os.path.join(folder_paths.models_dir, FOLDER)} as downloaded from huanngzh/Parts2Whole, and refresh "
-        "the editor.",
+        "Download the folder huanngzh/Parts2Whole as it is, about 5 GB, from Hugging Face into "
+        f"{os.path.join(folder_paths.models_dir, FOLDER)}, and press R in the editor. paper_doll needs no download.",
     )
 
 

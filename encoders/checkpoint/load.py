@@ -34,6 +34,7 @@ from .configs import (
     vae_config,
 )
 from .files import REFERENCE_UNET, WEIGHT_FILES, read_weights, require_complete, require_none_missing, require_shapes
+from .preview_colours import fit_preview_colours
 from .unet import load_appearance_encoder, load_model, unet_config
 
 IMAGE_ATTENTION_FILES = ("decoupled_attn.safetensors", "decoupled_attn.pth")
@@ -73,7 +74,9 @@ def load_checkpoint(folder: str) -> Checkpoint:
         comfy.model_management.throw_exception_if_processing_interrupted()
         components.append(load(folder))
         progress.update(1)
-    return Checkpoint(*components)
+    checkpoint = Checkpoint(*components)
+    fit_preview_colours(folder, checkpoint.model, checkpoint.vae)
+    return checkpoint
 
 
 def load_clip(folder: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:

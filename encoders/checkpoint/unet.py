@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...attention.patch.host.unet import drop_after_last_norm1
 from ..appearance import AppearanceEncoder
-from .configs import require_unet_fits, scheduler_config, unet_numbers, vae_config
+from .configs import require_unet_fits, scheduler_config, trained_size, unet_numbers, vae_config
 from .files import REFERENCE_UNET, read_config, read_weights, require_none_missing, require_shapes
 
 # diffusers' names of noise schedules -> the host's. Its squaredcos_cap_v2 gives no tensor, which its sampling cannot take.
@@ -110,6 +110,8 @@ class _AnyWidthSD15(comfy.supported_models.SD15):
         super().__init__(unet_config)
         self.unet_config["num_heads"] = heads
         self.latent_format = comfy.latent_formats.SD15(vae_config(folder).get("scaling_factor", 0.18215))
+        is_small = unet_config["model_channels"] < comfy.supported_models.SD15.unet_config["model_channels"]
+        self.trained_size = trained_size(folder) if is_small else None  # SD1.5 itself was trained with all sizes
         scheduler = scheduler_config(folder)
         try:
             schedule = BETA_SCHEDULES[scheduler["beta_schedule"]]

@@ -137,7 +137,7 @@ def test_rows_that_cannot_be_told_are_refused(checkpoint, appearance, parts, dra
     model.set_model_unet_function_wrapper(
         lambda apply_model, args: apply_model(args["input"][:1], args["timestep"][:1], **{**args["c"], "c_crossattn": None})
     )
-    with pytest.raises(ValueError, match="gives the U-Net 1 rows for 2 conditionings"):
+    with pytest.raises(ValueError, match="gives the model 1 rows for 2 conditionings"):
         draw(model)
 
 

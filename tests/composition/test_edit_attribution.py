@@ -109,3 +109,24 @@ def test_without_apply_there_is_nothing_to_show():
     model, attribution = run("Parts2WholeRecordAttribution", model=MODELS["flux"])
     with pytest.raises(ValueError, match="No attention was recorded.*Apply Reference Parts"):
         attribution.maps(draw(model, "flux", prompt("flux")))
+
+
+def test_conditionings_with_references_of_their_own():
+    """What is shown is named after the positive ones, each of which may have other parts; and a mean over them."""
+    both, (first, second) = parts("flux"), references("flux")
+    fewer = with_parts(prompt("flux", 1), (first,), (mask(6, 8, 4),))
+    for negative in (fewer, prompt("flux", 1)):
+        attribution, _, maps = recorded("flux", both, negative=negative, steps=1)
+        assert attribution.names[1:-1] == ("part 0", "part 1")
+        assert torch.equal(maps, recorded("flux", both, steps=1)[2])
+
+    text, values = whole(prompt("flux", 1), second)[0]
+    for other in (fewer, [[text, values]]):
+        attribution, _, maps = recorded("flux", both + other, steps=1)
+        alone, with_both = (recorded("flux", each, steps=1) for each in (other, both))
+        assert len(attribution.names) == maps.shape[1] == len(next(iter(attribution.by_step.values())))
+        for names, shares in ((attribution.names, maps), (alone[0].names, alone[2]), (with_both[0].names, with_both[2])):
+            assert (shares.sum(1) - 1).abs().max() < 1e-5 and names[0] == "the picture itself" and names[-1] == "the text"
+        of = [dict(zip(each.names, shares[0])) for each, _, shares in (alone, with_both)]
+        for name, share in zip(attribution.names, maps[0]):
+            assert rel(share, sum(each.get(name, torch.zeros(6, 4)) for each in of) / 2) < 1e-5

@@ -1,5 +1,7 @@
 """Masked references of edit models, through the host's samplers: tiny models of each kind with random weights."""
 
+import copy
+
 import comfy.supported_models
 import pytest
 import torch
@@ -132,6 +134,15 @@ def test_percents_are_of_the_sampling(kind):
     assert rel(early, always) > 1e-4 < rel(early, never)
 
 
+def test_applied_twice_it_acts_once_and_says_whose_percents_count(caplog):
+    parts = with_parts(prompt("flux"), references("flux"), (mask(6, 8, 4), mask(4, 4, 2)), 2.0)
+    twice = run("Parts2WholeApplyReferences", model=applied("flux"))
+    assert torch.equal(draw(twice, "flux", parts), draw(applied("flux"), "flux", parts)) and not caplog.text
+    other = run("Parts2WholeApplyReferences", model=applied("flux", end_percent=0.5), start_percent=0.5)
+    assert caplog.text.count("the MODEL has an Apply Reference Parts already, whose percents no longer count") == 1
+    assert torch.equal(draw(other, "flux", parts), draw(applied("flux", start_percent=0.5), "flux", parts))
+
+
 @each_kind
 def test_positive_and_negative_may_have_different_references(kind):
     first, second = references(kind)
@@ -170,6 +181,17 @@ def test_a_model_that_leaves_its_references_out_says_so():
         says = "left its reference latents out.*Edit Model Reference Method.*0.20.1 or newer"
         with pytest.raises(ValueError, match=says if kind in HERE else f"{says}|does not fit the reference latent"):
             draw(run("Parts2WholeApplyReferences", model=model), kind, parts)
+
+
+@pytest.mark.skipif("krea2" not in HERE, reason="this ComfyUI's Krea 2 takes no references")
+def test_each_conditioning_is_asked_whether_the_model_took_its_references():
+    """Where only the positive one has Krea 2's method, the parts of the negative one would do nothing without a word."""
+    model, parts = edit_model("krea2", default_ref_method=None), (references("krea2"), (mask(6, 8, 4), mask(4, 4, 2)))
+    positive, negative = (with_parts(prompt("krea2", seed), *parts) for seed in (0, 1))
+    positive = with_method(positive, "index")
+    assert draw(run("Parts2WholeApplyReferences", model=model), "krea2", positive, with_method(negative, "index")).isfinite().all()
+    with pytest.raises(ValueError, match="left its reference latents out.*Edit Model Reference Method"):
+        draw(run("Parts2WholeApplyReferences", model=model), "krea2", positive, negative)
 
 
 @each_kind
@@ -223,5 +245,22 @@ def test_references_that_another_node_replaced_are_refused():
     first, second = references(kind)
     parts = with_parts(prompt(kind), (first,), (mask(6, 8, 4),))
     [[text, values]] = parts
-    with pytest.raises(ValueError, match="Another node replaced the reference latents.*'part 0'"):
-        draw(applied(kind), kind, [[text, {**values, "reference_latents": [first.clone()]}]])
+    for other in ([first + 1], [first.to("meta")], [first[..., :4]], []):
+        with pytest.raises(ValueError, match="Another node replaced the reference latents.*'part 0'"):
+            draw(applied(kind), kind, [[text, {**values, "reference_latents": other}]])
+
+
+@each_kind
+def test_a_vae_of_another_model_is_refused(kind):
+    """Of Qwen-Image and Krea 2 some are taken without a word, and the picture is anything."""
+    fits = references(kind)[0].shape
+    for shape in ((1, 4, 6, 8), (1, 16, 6, 8), (1, 16, 1, 6, 8), (1, 128, 6, 8)):
+        if shape != fits:
+            parts = with_parts(prompt(kind), (torch.ones(shape),), (mask(6, 8, 4),))
+            with pytest.raises(ValueError, match="The VAE of Reference Parts is another than the model's: 'part 0'"):
+                draw(applied(kind), kind, parts)
+
+
+def test_a_copied_conditioning_is_the_same():
+    parts = with_parts(prompt("flux"), references("flux"), (mask(6, 8, 4), mask(4, 4, 2)), 2.0)
+    assert torch.equal(draw(applied("flux"), "flux", copy.deepcopy(parts)), draw(applied("flux"), "flux", parts))

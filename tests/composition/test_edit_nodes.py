@@ -64,9 +64,9 @@ def test_what_the_surroundings_show_changes_nothing(checkpoint, model, fit):
 
 
 def test_a_picture_without_mask_is_the_hosts_own_reference(checkpoint, model):
-    image = torch.rand(1, 64, 128, 3, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    image = torch.rand(1, 96, 128, 3, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
     parts, _ = described(run("Parts2WholeMakePart", image=image, label="shoes"))
-    ours = referenced(checkpoint, parts, megapixels=64 * 128 / 2**20)
+    ours = referenced(checkpoint, parts, megapixels=96 * 128 / 2**20)
     host = whole(prompt(KIND), run("VAEEncode", pixels=image, vae=checkpoint.vae)["samples"])
     assert torch.equal(drawn(model, ours), draw(model, KIND, host, channels=4))
 

@@ -101,6 +101,41 @@ def test_a_cache_of_steps(kind):
         assert rel(draw(model, kind, parts(kind), steps=5), draw(apply(MODELS[kind]), kind, parts(kind), steps=5)) > 1e-6
 
 
+def test_a_model_that_is_never_called_is_warned_of(caplog):
+    """A cache that answers in the model's place."""
+    model = apply(MODELS["flux"])
+    cached = model.clone()
+    cached.set_model_unet_function_wrapper(lambda apply_model, args: torch.zeros_like(args["input"]))
+    for each, conditioning, times in ((model, parts("flux"), 0), (cached, prompt("flux"), 0), (cached, parts("flux"), 1)):
+        draw(each, "flux", conditioning)
+        assert caplog.text.count("the run ended without a call of the model that reached the parts of Reference Parts") == times
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.0])
+def test_rows_that_nobody_tells_of_have_their_tokens_and_strengths(strength):
+    """A node that calls the model with one row at a time, whatever cond_or_uncond says; for a region it has to be known."""
+    def one_by_one(apply_model, args):
+        x, t, c = args["input"], args["timestep"], args["c"]
+        rows = [
+            apply_model(x[i:i + 1], t[i:i + 1], **c | {
+                name: c[name][i:i + 1] if name != "ref_latents" else [latent[i:i + 1] for latent in c[name]]
+                for name in ("c_crossattn", "y", "guidance", "ref_latents") if name in c
+            })
+            for i in range(len(x))
+        ]
+        return torch.cat(rows)
+
+    model, region = apply(MODELS["flux"]), torch.rand(1, 6, 4)
+    split = model.clone()
+    split.set_model_unet_function_wrapper(one_by_one)
+    same = with_parts(prompt("flux", 1), references("flux"), MASKS, strength)
+    together = draw(model, "flux", parts("flux", strength=strength), same)
+    assert rel(draw(split, "flux", parts("flux", strength=strength), same), together) < 1e-5
+    with_region = with_parts(prompt("flux", 1), references("flux"), MASKS, strength, region)
+    with pytest.raises(ValueError, match="gives the model 1 rows for 2 conditionings"):
+        draw(split, "flux", parts("flux", strength=strength, region=region), with_region)
+
+
 class Doubled:
     """Another node's attention: it counts its calls, calls what the host chose, and doubles the result."""
 

@@ -138,24 +138,24 @@ def test_a_region_follows_areas(kind):
     area = run("ConditioningSetArea", conditioning=parts, width=32, height=64, x=32, y=32, strength=1.0)
     there = with_parts(prompt(kind), references(kind), (mask(6, 8, 4), mask(4, 4, 2)), 1.0, region[:, 4:12, 4:8])
     options = {"size": (12, 8), "steps": 1, "cfg": 1.0}
-    result, expected = draw(applied(kind), kind, area, **options), draw(WindowOf(applied(kind)).model, kind, there, **options)
+    result, expected = draw(applied(kind), kind, area, **options), draw(window_of(applied(kind)), kind, there, **options)
     assert rel(result[..., 4:12, 4:8], expected[..., 4:12, 4:8]) < 1e-5
-    assert rel(draw(WindowOf(applied(kind)).model, kind, parts, **options)[..., 4:12, 4:8], expected[..., 4:12, 4:8]) > 1e-4
+    assert rel(draw(window_of(applied(kind)), kind, parts, **options)[..., 4:12, 4:8], expected[..., 4:12, 4:8]) > 1e-4
 
 
-class WindowOf:
+def window_of(model):
     """A MODEL that sees rows 4 to 12 and columns 4 to 8 of its latent, and nothing else of it; the rest comes out as 0."""
+    model = model.clone()
 
-    def __init__(self, model):
-        self.model = model.clone()
-        self.model.set_model_unet_function_wrapper(self.call)
-
-    def call(self, apply_model, args):
+    def call(apply_model, args):
         x, c = args["input"], args["c"]
         out = torch.zeros_like(x)
         c["transformer_options"].pop("parts2whole_sampled")  # as if this were all of the latent
         out[..., 4:12, 4:8] = apply_model(x[..., 4:12, 4:8], args["timestep"], **c)
         return out
+
+    model.set_model_unet_function_wrapper(call)
+    return model
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ("flux", "qwen") if kind in HERE])
@@ -190,3 +190,32 @@ def test_a_zero_region_says_so(checkpoint, caplog):
             strength=1.0, region=torch.zeros(1, 8, 8),
         )
     assert "the region is zero everywhere, so these parts do nothing: shoes" in caplog.text
+
+
+def halves(model):
+    """As tiled diffusion does it: the model sees one part of the latent at a time, and is not told which."""
+    model = model.clone()
+    model.set_model_unet_function_wrapper(
+        lambda apply_model, args: torch.cat([apply_model(x, args["timestep"], **args["c"]) for x in args["input"].chunk(2, -2)], -2)
+    )
+    return model
+
+
+def test_a_region_over_tiles_and_crops_is_warned_of(caplog):
+    """Where they lie is not known, so each gets the whole region."""
+    def parts(**options):
+        return with_parts(prompt("flux"), references("flux"), (mask(6, 8, 4), mask(4, 4, 2)), **options)
+
+    model, left = applied("flux"), LEFT.clone()  # it is known by itself
+    draw(halves(model), "flux", parts(), size=(8, 4), steps=1)
+    area = run("ConditioningSetArea", conditioning=parts(region=left), width=32, height=64, x=32, y=32, strength=1.0)
+    draw(model, "flux", area, size=(12, 8), steps=1)
+    draw(model, "flux", parts(region=left), size=(12, 8), steps=1)
+    draw(model, "flux", parts(region=left), size=(24, 16), steps=1)
+    assert not caplog.text
+    draw(model, "flux", parts(region=left), size=(8, 8), steps=1)
+    assert caplog.text.count("the region was laid over a latent of 8x12 before and is now laid over 8x8") == 1
+    assert "give that node conditionings without a region" in caplog.text and "Crop for Detail" not in caplog.text
+    caplog.clear()
+    draw(halves(model), "flux", parts(region=left), size=(8, 4), steps=2)
+    assert caplog.text.count("Each tile gets the whole pose and the whole region") == 1

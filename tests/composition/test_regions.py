@@ -18,7 +18,7 @@ def regions_seen(model, draw, **options):
     seen = []
 
     def keep(executor, *args, **kwargs):
-        seen.append(args[5]["patches_replace"]["attn1"]["middle", 0, 0].regions)
+        seen.append([each.values for each in args[5]["patches_replace"]["attn1"]["middle", 0, 0].regions])
         return executor(*args, **kwargs)
 
     model = model.clone()

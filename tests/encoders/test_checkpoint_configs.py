@@ -25,6 +25,16 @@ def test_the_noise_schedule_comes_from_the_config(copy, beta_schedule, first_sig
     assert abs(float(sigmas[0]) - first_sigma) < 1e-4
 
 
+@pytest.mark.parametrize("text, size", [
+    ("data: {width: 128, height: 192}", (128, 192)), (None, None), ("", None), ("data: 5", None), ("data: {width: 128}", None),
+    ("data: {width: a, height: 192}", None), ("{", None), ("\x80", None), ("!!python/object:os.system {}", None),
+])
+def test_the_size_of_the_training_is_read_where_it_is_told(copy, text, size):
+    if text is not None:
+        (copy / "training.yaml").write_bytes(text.encode("latin-1"))
+    assert loading.load_model(str(copy)).model.model_config.trained_size == size
+
+
 @pytest.mark.parametrize("schedule", ["squaredcos_cap_v2", "sigmoid", 7])
 def test_a_noise_schedule_that_the_host_lacks_is_refused_with_those_that_it_has(copy, schedule):
     path = copy / "scheduler" / "scheduler_config.json"

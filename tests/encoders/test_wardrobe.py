@@ -3,11 +3,15 @@
 import json
 
 import comfy.utils
+import numpy as np
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from harness.host import our_nodes
 from harness.workbench import apply_parts, run, with_lora
+from parts2whole.attention.bank import Appearance
 from parts2whole.encoders.fingerprint import fingerprint
+from PIL import Image
 from safetensors.torch import save_file
 
 
@@ -30,13 +34,13 @@ def load(name="outfit_00001_.safetensors", **inputs):
 
 def test_a_loaded_appearance_gives_the_same_picture_bit_for_bit(wardrobe, checkpoint, appearance, draw):
     assert save(appearance) is appearance
-    assert [path.name for path in wardrobe.iterdir()] == ["outfit_00001_.safetensors"]
+    assert sorted(path.name for path in wardrobe.iterdir()) == ["outfit_00001_.png", "outfit_00001_.safetensors"]
     loaded = load(appearance_encoder=checkpoint.appearance_encoder)
     assert [reference.label for reference in loaded.references] == ["face", "upper body clothes", "shoes"]
     assert [reference.origin for reference in loaded.references] == [reference.origin for reference in appearance.references]
     assert torch.equal(draw(apply_parts(checkpoint.model, loaded)), draw(apply_parts(checkpoint.model, appearance)))
     save(appearance)
-    assert sorted(path.name for path in wardrobe.iterdir())[1] == "outfit_00002_.safetensors", "nothing is written over"
+    assert sorted(path.name for path in wardrobe.iterdir())[-1] == "outfit_00002_.safetensors", "nothing is written over"
 
 
 def test_one_of_another_encoder_is_refused(wardrobe, checkpoint, appearance):
@@ -152,6 +156,10 @@ def removed(**counts):
 
 @pytest.mark.parametrize("change, message", [
     (lambda described, tensors: [described], "its description is a list"),
+    (
+        lambda described, tensors: tensors.update({"0.thumbnail": torch.zeros(300, 4, 3, dtype=torch.uint8)}) or described,
+        r"its picture of reference 0 has shape \[300, 4, 3\]",
+    ),
     (lambda described, tensors: {"version": 1}, "its list of references is a NoneType"),
     (lambda described, tensors: {"version": [1]}, "it has format"),
     (lambda described, tensors: {**described, "references": []}, "it has 0 references"),
@@ -203,7 +211,7 @@ def test_the_same_reference_twice(wardrobe, appearance):
 def test_without_a_wardrobe_there_is_nothing_to_load(wardrobe):
     from parts2whole.encoders.wardrobe import list_appearances
 
-    assert list_appearances() == [] and not wardrobe.exists()
+    assert list_appearances() == ["none found in output/wardrobe"] and not wardrobe.exists()
 
 
 def test_a_name_that_no_file_can_have_is_refused(appearance):
@@ -212,3 +220,19 @@ def test_a_name_that_no_file_can_have_is_refused(appearance):
     for prefix in ("y" * 500 + "/outfit", "/".join(["y" * 200] * 30), "wardrobe/a\0b"):
         with pytest.raises(ValueError, match=r"`filename_prefix` '.*' cannot name a file \(.+\): take another"):
             run("Parts2WholeSaveAppearance", appearance=appearance, filename_prefix=prefix)
+
+
+def test_the_wardrobe_shows_what_is_in_it(wardrobe, appearance, folders):
+    save(appearance)
+    loaded = our_nodes()["Parts2WholeLoadAppearance"].execute(file="outfit_00001_.safetensors")
+    (picture,) = loaded.ui["images"]
+    shown = np.asarray(Image.open(folders / "temp" / picture["subfolder"] / picture["filename"]).convert("RGB"))
+    assert np.array_equal(shown, np.asarray(Image.open(wardrobe / "outfit_00001_.png"))) and shown.std() > 10
+    for before, after in zip(appearance.references, loaded[0].references):
+        assert torch.equal(before.thumbnail, after.thumbnail) and max(after.thumbnail.shape) <= 128
+
+
+def test_a_file_without_pictures_still_loads(wardrobe, appearance):
+    save(Appearance(tuple(reference._replace(thumbnail=None) for reference in appearance.references)))
+    loaded = our_nodes()["Parts2WholeLoadAppearance"].execute(file="outfit_00001_.safetensors")
+    assert [reference.thumbnail for reference in loaded[0].references] == [None] * 3 and loaded.ui["images"]

@@ -48,7 +48,7 @@ def edit_model(kind: str, dtype=torch.float32, **config) -> comfy.model_patcher.
 def build(name: str, unet_config: dict, dtype=torch.float32) -> comfy.model_patcher.ModelPatcher:
     """name: of one of the host's architectures"""
     config = getattr(comfy.supported_models, name)(unet_config)
-    config.set_inference_dtype(dtype, None)
+    config.set_inference_dtype(dtype, torch.float32 if dtype.itemsize == 1 else None)
     model = config.get_model({})
     randomise(model.diffusion_model, dtype)
     device = comfy.model_management.get_torch_device()

@@ -77,6 +77,11 @@ class ComfyServer:
     def get(self, path: str, **query) -> dict:
         return json.loads(self._open(f"{path}?{urllib.parse.urlencode(query)}"))
 
+    def shows_again(self) -> bool:
+        """Whether the host says again what nodes in its cache have shown; 0.16.3 says so of those that are asked for only."""
+        major, minor, _ = self.get("/system_stats")["system"]["comfyui_version"].split(".", 2)
+        return (int(major), int(minor)) >= (0, 20)
+
     def view(self, file: dict) -> bytes:
         """A picture of a finished prompt, by its entry in the outputs."""
         return self._open("/view?" + urllib.parse.urlencode(file))

@@ -9,12 +9,20 @@ from PIL import Image
 
 
 @pytest.fixture
-def cut_out():
+def cut_out(folders):
     """Red on the left, transparent on the right, where the colour under the transparency is green."""
     pixels = np.zeros((10, 20, 4), np.uint8)
     pixels[:, :10] = (255, 0, 0, 255)
     pixels[:, 10:] = (0, 255, 0, 0)
-    return lambda name: save(Image.fromarray(pixels), name)
+    made = []
+
+    def make(name: str) -> str:
+        made.append(save(Image.fromarray(pixels), name))
+        return name
+
+    yield make
+    for name in set(made):  # the next one would be taken for painted on it
+        (folders / "input" / name).unlink()
 
 
 def load(image, **options):
@@ -47,6 +55,17 @@ def test_a_connected_mask_wins(cut_out):
     mask[0, 0, 0] = 1
     for source in ("auto", "alpha", "painted", "whole picture"):
         assert torch.equal(load(cut_out("cut_out.png"), mask_source=source, mask=mask).mask, mask)
+
+
+def test_what_is_kept_is_shown_with_its_share(cut_out, folders):
+    shown = _node().execute(image=cut_out("cut_out.png"), label="face").ui
+    (picture,), (share,) = shown["images"], shown["parts2whole_kept"]
+    assert share == 0.5 and picture["type"] == "temp"
+    pixels = np.asarray(Image.open(folders / "temp" / picture["subfolder"] / picture["filename"]).convert("RGB")).astype(int)
+    assert pixels.shape[1] == 640 and pixels[100, 100].tolist() == [255, 0, 0], "the red side, on a sheet of its shape"
+    assert pixels[100, 500].max() < 60, "the rest is dimmed"
+    whole = _node().execute(image="cut_out.png", label="face", mask_source="whole picture").ui
+    assert whole["parts2whole_kept"] == (1.0,)
 
 
 def test_nothing_painted_is_refused():

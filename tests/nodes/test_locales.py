@@ -63,3 +63,12 @@ def lookup(value, path):
 
 def test_there_is_another_language():
     assert "en" in LANGUAGES and len(LANGUAGES) > 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_template_browser_calls_the_pack_by_its_name(language):
+    """Its folder is comfyui-parts2whole after a clone, parts2whole from the registry."""
+    main = json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))
+    names = main["templateWorkflows"]["category"]
+    assert names.keys() == {"comfyui-parts2whole", "parts2whole"}
+    assert all(name.startswith("Parts2Whole") for name in names.values())

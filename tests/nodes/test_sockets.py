@@ -66,3 +66,33 @@ def test_what_is_of_the_right_shape_with_something_else_in_it_is_refused(node, s
 def test_what_is_no_text_is_refused_with_words(node, text, value):
     with pytest.raises(ValueError, match=f"for '{text}'. Give it a text"):
         run(node, **{text: value})
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8, 1), (1, 8, 8, 2), (1, 8, 8, 5), (0, 8, 8, 3), (1, 0, 8, 3)], ids=str)
+@pytest.mark.parametrize("node", [
+    "Parts2WholeCropForDetail", "Parts2WholeCropBox", "Parts2WholePoseFromPhoto", "Parts2WholeApplyPose", "Parts2WholePoseRegion",
+])
+def test_a_tensor_that_is_no_picture_is_refused_with_words(node, shape):
+    """One channel would go on as a picture without a dimension for it."""
+    with pytest.raises(ValueError, match=r"a tensor of shape \[.*\] for 'image'.* one picture or more of shape \[B, H, W, 3 or 4"):
+        run(node, image=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("node, number, value", [
+    ("Parts2WholeCropForDetail", "factor", 0.0), ("Parts2WholeCropForDetail", "padding", -1), ("Parts2WholeCropBox", "x", 1.5),
+    ("Parts2WholePasteDetail", "feather", -1), ("Parts2WholePeople", "width", 0), ("Parts2WholePeople", "grow", float("nan")),
+    ("Parts2WholeApply", "strength", float("nan")), ("Parts2WholeApply", "strength", float("inf")),
+    ("Parts2WholeApply", "start_percent", "0"), ("Parts2WholePoseFromPhoto", "person", True),
+    ("Parts2WholePoseFromPhoto", "person", None),
+])
+def test_a_number_that_comes_by_a_link_has_its_limits_too(node, number, value):
+    with pytest.raises(ValueError, match=rf"for '{number}'. Give it a (whole )?number from -?[\d.]+ to [\d.]+\.$"):
+        run(node, **{number: value})
+
+
+def test_every_number_has_limits():
+    from comfy_api.latest import io
+
+    for node in (node for node in vars(PACK).values() if isinstance(node, type) and issubclass(node, io.ComfyNode)):
+        for each in node.GET_SCHEMA().inputs:
+            assert not isinstance(each, (io.Int.Input, io.Float.Input)) or each.min < each.max, (node, each.id)

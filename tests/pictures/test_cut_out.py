@@ -21,6 +21,13 @@ def test_a_crop_is_the_box_of_the_mask():
     assert torch.equal(cut.image, part.image[0, 10:40, 20:30]) and torch.equal(cut.mask, torch.ones(30, 10))
 
 
+def test_a_mask_of_which_nothing_is_left_at_the_pictures_size_is_all_white():
+    mask = torch.zeros(1, 800, 1200)
+    mask[0, 1, 1] = 1
+    (cut,) = cut_outs(make_part("shoes", torch.zeros(1, 80, 120, 3), mask))
+    assert cut.image.shape == (80, 120, 3) and cut.image.eq(1).all() and not cut.mask.any()
+
+
 def test_the_whole_picture_is_white_around_the_mask():
     part = masked_part()
     (cut,) = cut_outs(part, "whole")
@@ -40,6 +47,17 @@ def test_transparency_is_white_too():
     (cut,) = cut_outs(part)
     rgb, alpha = part.image[0, 10:40, 20:30].split([3, 1], -1)
     assert torch.allclose(cut.image, rgb * alpha + 1 - alpha)
+
+
+def test_the_soft_edge_of_a_cut_out_is_blended_once():
+    """Its alpha is the picture's and the mask's too."""
+    image = torch.rand(1, 20, 30, 4, generator=torch.Generator().manual_seed(0))
+    expected = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
+    for mask in (None, image[..., 3], image[..., 3] ** 0.5):
+        (cut,) = cut_outs(make_part("hair", image, mask), "whole")
+        assert torch.allclose(cut.image, expected[0], atol=1e-6)
+    (cut,) = cut_outs(make_part("hair", image, image[..., 3] / 2), "whole")  # painted on it, not wholly
+    assert torch.allclose(cut.image, image[0, ..., :3] * image[0, ..., 3:] / 2 + 1 - image[0, ..., 3:] / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("fit, aspect", [("crop", 10 / 30), ("whole", 80 / 60)])

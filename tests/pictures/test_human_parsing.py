@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from harness.parsers import save_parser
 from harness.workbench import run
 from parts2whole.pictures.human_parsing import parse_photo
 from parts2whole.pictures.label_maps import CLASSES, SCHEMES, parts_of, read_label_map
@@ -17,16 +18,7 @@ FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
 @pytest.fixture(scope="module")
 def parser(tmp_path_factory):
     """A parser of twelve channels, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("parsers") / "tiny"
-    torch.manual_seed(0)
-    config = SegformerConfig(
-        num_labels=18, hidden_sizes=[12, 12, 12, 12], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=12,
-        id2label={str(i): name.title() for i, name in enumerate(SCHEMES["ATR"])},
-    )
-    with torch.inference_mode(False):
-        SegformerForSemanticSegmentation(config).save_pretrained(folder)
-    SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return folder
+    return save_parser(tmp_path_factory.mktemp("parsers") / "tiny", SCHEMES["ATR"])
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from parts2whole.encoders.checkpoint.files import list_checkpoints
-from parts2whole.pictures.model_folders import names_below, path_below
+from parts2whole.pictures.model_folders import choices, names_below, path_below
 
 
 def is_model(path):
@@ -70,6 +70,15 @@ def test_the_first_root_that_has_a_name_gives_it(tmp_path):
     make(tmp_path / "c" / "one")
     roots = [str(tmp_path / name) for name in "abc"]
     assert path_below("one", roots, is_model, "model", "") == str(tmp_path / "b" / "one")
+
+
+def test_an_empty_list_says_so_and_choosing_that_says_what_to_do(tmp_path):
+    assert choices(["one"], "models/kind") == ["one"]
+    (chosen,) = choices([], "models/kind")
+    with pytest.raises(FileNotFoundError, match="^No model was found in .*root. Put it there.$"):
+        path_below(chosen, [str(tmp_path / "root")], is_model, "model", "Put it there.")
+    make(tmp_path / "root" / chosen)
+    assert path_below(chosen, [str(tmp_path / "root")], is_model, "model", "") == str(tmp_path / "root" / chosen), "a folder's name"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../b/one", "nested/../one", "a\nb", None, ["one"], "one\0"])

@@ -34,6 +34,14 @@ def test_kinds():
     assert pose_kind(torch.rand(1, 64, 64, 3)) == OTHER
 
 
+def test_pictures_in_half_precision():
+    """As the host loads them with --fp16-intermediates."""
+    for kind, image in ((IUV, iuv()), (COLOUR_MAPPED, colour_mapped(iuv())), (OPENPOSE, openpose())):
+        assert pose_kind(image.half()) == kind
+    mapped = colour_mapped(iuv())
+    assert torch.equal(run("Parts2WholePoseToIUV", image=mapped.half()), run("Parts2WholePoseToIUV", image=mapped))
+
+
 def test_viridis_is_matplotlibs():
     import matplotlib
 
@@ -70,6 +78,15 @@ def test_pictures_that_cannot_be_converted():
 def test_the_pose_guider_says_what_it_got(checkpoint, caplog, image, words):
     apply_pose(checkpoint.model, checkpoint.pose_guider, image())
     assert re.search(f"the pose picture is {words}", caplog.text)
+
+
+def test_a_pose_without_a_body_is_said_by_its_number(checkpoint, caplog):
+    apply_pose(checkpoint.model, checkpoint.pose_guider, iuv())
+    assert not caplog.text
+    apply_pose(checkpoint.model, checkpoint.pose_guider, torch.zeros(1, 8, 8, 3))
+    assert "the pose picture shows no body" in caplog.text
+    apply_pose(checkpoint.model, checkpoint.pose_guider, torch.cat([iuv(), torch.zeros_like(iuv())]))
+    assert "the pose picture 1 of the batch shows no body" in caplog.text
 
 
 def test_a_large_pose_takes_memory_for_itself_only():

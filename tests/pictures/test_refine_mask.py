@@ -66,6 +66,12 @@ def test_edges_of_the_picture():
     assert (better - square()).abs().mean() < 0.6 * (mask - square()).abs().mean()
 
 
+def test_a_picture_in_half_precision():
+    """As the host loads them with --fp16-intermediates. These values are exact in both."""
+    mask, image = square(), square(22, 42)[..., None].expand(-1, -1, -1, 3)
+    assert torch.equal(refine(mask.half(), image=image.half(), edges=4), refine(mask, image=image, edges=4))
+
+
 def test_feather():
     soft = refine(square(), feather=6)
     assert soft[0, 30, 30] > 0.99 and 0.3 < soft[0, 30, 20] < 0.7 and soft[0, 30, 10] < 0.01

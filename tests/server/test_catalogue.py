@@ -167,4 +167,4 @@ def test_a_run_that_is_cancelled_is_taken_from_the_server(server):
 
     begun = asyncio.Event()
     asyncio.run(go())
-    until(lambda: not any(server.get("/queue").values()), seconds=10)  # it tells of an end before it has cleared up
+    until(lambda: not any(server.get("/queue").values()), seconds=30)  # it tells of an end before it has cleared up

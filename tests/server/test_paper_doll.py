@@ -14,6 +14,7 @@ import aiohttp
 import numpy as np
 import pytest
 from aiohttp import web
+from comfy_answers import pictures
 from harness.host import ROOT
 from PIL import Image
 from training.paper_dolls.examples import FIGURE, FURTHER, SEED, file_name, save_part
@@ -26,7 +27,7 @@ PICTURES = ROOT / "workflows" / "input"
 
 
 def draw(server, workflow):
-    (saved,) = (picture for output in server.run(workflow).values() for picture in output["images"])
+    (saved,) = (picture for output in server.run(workflow).values() for picture in pictures({"": output}))
     return np.asarray(Image.open(io.BytesIO(server.view(saved))).convert("RGB"))
 
 
@@ -53,7 +54,7 @@ def test_the_published_pack_has_the_nodes_their_pages_and_templates_and_nothing_
         "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "__init__.py", "attention", "catalogue", "docs", "encoders",
         "locales", "models", "nodes", "pictures", "pyproject.toml", "sheets", "subgraphs", "web", "workflows",
     }
-    assert not [path.name for path in pack.rglob("*") if path.suffix in (".jsonl", ".yaml")]
+    assert not [path.name for path in pack.rglob("*") if path.suffix == ".jsonl"]
     nodes = {id for id in server.get("/object_info") if id.startswith("Parts2Whole")}
     assert nodes and all((pack / "web" / "docs" / f"{id}.md").is_file() for id in nodes)
     templates = server.get("/workflow_templates")["comfyui-parts2whole"]
@@ -73,6 +74,15 @@ def test_pictures_and_prompt_are_those_of_one_figure(true):
         picture = Image.open(PICTURES / name)
         assert np.array_equal(np.asarray(picture.getchannel("A")), np.asarray(reference.mask))
         assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(reference.image))
+
+
+def test_the_demo_shows_parts_pose_and_result(server, doll):
+    from bench.demo import contact_sheet, dressed
+
+    made = dressed(server, API)
+    assert [*made][-2:] == ["pose", "result"] and len(made) == 7
+    assert np.array_equal(np.asarray(made["result"].convert("RGB")), doll)
+    assert contact_sheet(made).width > 7 * 128
 
 
 def test_each_part_has_its_references_colour(doll, true):
@@ -140,6 +150,39 @@ def test_what_takes_time_shows_its_progress(server):
     assert ended["Parts2WholeEncodeLabels"] == ended["Parts2WholeApplyImageAttention"] == (5, 5)
     assert ended["Parts2WholeEncodeAppearance"] == (2, 2), "the changed part alone"
     assert ended["KSampler"] == (20, 20)
+
+
+def test_warnings_come_to_the_nodes_once_and_again_from_the_cache(server):
+    """Whatever goes wrong in silence is said while the node runs, and kept with what it gave."""
+    workflow = json.loads(json.dumps(API))
+    workflow["16"]["inputs"]["steps"] = 3
+    workflow["6"]["inputs"]["value"] = 160
+    workflow["10"]["inputs"]["image"] = "paper_doll_face.png"
+    workflow["4"]["inputs"]["custom_label"] = "very " * 80 + "long"
+    said, shown = [], {}
+
+    def note(message):
+        if message["type"] == "parts2whole.warnings":
+            said.append((message["data"]["node"], *message["data"]["texts"]))
+        if message["type"] == "executed":  # of a node in the cache too
+            shown[message["data"]["node"]] = message["data"]["output"]
+
+    outputs = server.run(workflow, note)
+    texts = {node: output["parts2whole_warnings"] for node, output in outputs.items() if output.get("parts2whole_warnings")}
+    assert {node: [text[:24] for text in each] for node, each in texts.items()} == {
+        "5": ["the label 'very very ver"], "8": ["this model was made for "], "11": ["the pose picture is anot"],
+    }
+    assert sorted(said) == sorted([*((node, *each) for node, each in texts.items()), ("16", said[-1][1])])
+    assert "made for pictures of 128x192, and these are 160x192" in said[-1][1] and server.log().count(said[-1][1]) == 1
+    shown.clear()
+    server.run(workflow, note)
+    again = {node: output["parts2whole_warnings"] for node, output in shown.items() if node in texts}
+    assert again == (texts if server.shows_again() else {})
+    workflow["16"]["inputs"]["seed"] = 9
+    id = server.post("/prompt", {"prompt": workflow})
+    server.run({"1": {"class_type": "PreviewAny", "inputs": {"source": "x"}}})  # waits for the one that nobody listened to
+    assert server.get(f"/history/{id['prompt_id']}")[id["prompt_id"]]["status"]["status_str"] == "success"
+    assert not [text for output in server.run(API).values() for text in output.get("parts2whole_warnings", ())]
 
 
 @pytest.fixture

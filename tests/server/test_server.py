@@ -87,6 +87,23 @@ def test_the_whole_workflow(server, workflow):
     assert not {"1", "5", "8"} & set(again.ran), "another prompt encodes nothing again"
 
 
+def test_load_part_shows_what_is_kept_also_from_the_cache(server, workflow):
+    workflow["2"]["inputs"]["label"] = "hat"
+    shown = []
+
+    def note(message):
+        if message["type"] == "executed" and message["data"]["node"] == "2":
+            shown.append(message["data"]["output"])
+
+    first = server.run(workflow, note)["2"]
+    workflow["16"]["inputs"]["seed"] = 77
+    server.run(workflow, note)
+    assert shown == [first] * (2 if server.shows_again() else 1)
+    assert 0 < first["parts2whole_kept"][0] <= 1
+    kept = np.asarray(Image.open(io.BytesIO(server.view(first["images"][0]))).convert("RGB"))
+    assert kept.shape[0] > 320
+
+
 def test_the_same_bytes_again_also_with_the_cache_cleared(server, workflow):
     first = picture(server, workflow)
     free(server)
@@ -164,6 +181,13 @@ def test_the_release_schedule_through_sampler_custom(server, workflow):
     assert picture(server, workflow).std() > 1
 
 
+def test_the_blueprints_are_served(server):
+    """Every host that the pack supports has them; one without reads no such folder."""
+    ours = {path.stem: path.read_text() for path in (ROOT / "subgraphs").glob("*.json")}
+    entries = {entry["name"]: id for id, entry in server.get("/global_subgraphs").items() if entry["name"] in ours}
+    assert ours and {name: server.get(f"/global_subgraphs/{id}")["data"] for name, id in entries.items()} == ours
+
+
 def test_errors_reach_the_user_with_the_node_and_what_mends_it(server, workflow):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(server.base / "input" / "transparent.png")
     workflow["2"]["inputs"]["image"] = "transparent.png"
@@ -182,6 +206,33 @@ def test_invalid_prompts_are_refused_before_anything_runs(server, workflow):
         broken[node]["inputs"][name] = value
         with pytest.raises(RuntimeError, match=message):
             server.run(broken)
+
+
+def test_where_nothing_is_to_choose_the_list_and_the_queue_say_so(server):
+    for node, widget, said, error, others in (
+        (
+            "Parts2WholePhotoToParts", "parser", "none found in models/human_parsing",
+            "No human parser was found in .*Put a folder there", {"image": ["1", 0], "smallest": 0.0},
+        ),
+        ("Parts2WholeLoadAppearance", "file", "none found in output/wardrobe", "No appearance was found in .*by Save", {}),
+    ):
+        assert server.get(f"/object_info/{node}")[node]["input"]["required"][widget][1]["options"] == [said]
+        picture = {"class_type": "LoadImage", "inputs": {"image": "pose.png"}}
+        asked = {"class_type": node, "inputs": {widget: said, **others}}
+        shown = {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}
+        with pytest.raises(RuntimeError, match=error):
+            server.run({"1": picture, "2": asked, "3": shown})
+
+
+def test_of_parts_to_whole_only_the_model_is_missing_and_one_error_says_where_to_get_it(server):
+    template = json.loads((ROOT / "workflows" / "api" / "parts_to_whole.json").read_text())
+    with pytest.raises(RuntimeError) as refused:
+        server.post("/prompt", {"prompt": template})
+    (loader, node), = json.loads(str(refused.value))["node_errors"].items()
+    error, = node["errors"]
+    assert template[loader]["class_type"] == "Parts2WholeLoader"
+    for said in ("huanngzh/Parts2Whole", "5 GB", str(server.base / "models" / "parts2whole"), "paper_doll needs no download"):
+        assert said in error["details"]
 
 
 def test_a_part_may_be_taken_out_at_any_place_but_one_is_needed(server, workflow):

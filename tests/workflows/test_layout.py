@@ -1,6 +1,8 @@
 """The workflows are legible where they open: measured in their files, as the editor draws them."""
 
+import copy
 import json
+import math
 from itertools import combinations
 
 import pytest
@@ -10,12 +12,16 @@ TITLE, SLOT, WIDGET = 30, 20, 24  # the editor's heights, in its units
 # The editor fits a graph to three quarters of its window, and hides texts under 8 pixels: those of a graph below 57 %.
 WINDOW, SHARE, LEGIBLE, LEGIBLE_INSIDE = (1600, 900), 0.75, 0.57, 0.5
 PICTURES = ("Parts2WholeLoadPart", "LoadImage")
-PITCH = 480  # between rows of nodes with a picture, so that Nodes 2.0, which draws them higher, has room
+PITCH = 480  # between rows of nodes with a picture, so that Nodes 2.0 has room
+HIGHER = 40  # in Nodes 2.0: ours, which have a foot there, and nodes with a picture
+ROOMY = ("Parts2WholePreviewParts", "Parts2WholeShowAttribution", "Parts2WholeOutfitSheet")  # their pictures leave room for it
+NARROWEST, LETTER = 225, 7.5  # in Nodes 2.0; of a title, see web/nodes.js
 MOST_WORDS = 110
 
-LAID_OUT = ("attribution", "outfit_grid", "paper_doll", "parts_to_whole", "training_free_sd15", "training_free_sdxl")
-WORKFLOWS = {name: json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in LAID_OUT}
-INSIDE = {name: workflow["definitions"]["subgraphs"][0] for name, workflow in WORKFLOWS.items()}
+WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows").glob("*.json"))}
+INSIDE = {
+    f"{name}, {graph['name']}": graph for name, workflow in WORKFLOWS.items() for graph in workflow["definitions"]["subgraphs"]
+}
 GRAPHS = {**WORKFLOWS, **{f"{name}, inside": graph for name, graph in INSIDE.items()}}
 each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
 each_graph = pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
@@ -69,15 +75,33 @@ def wires(graph) -> list[tuple[str, list, tuple]]:
             bend = bends[bend].get("parentId")
         start = box(nodes[origin])[2], nodes[origin]["pos"][1] + SLOT * (out + 0.7)
         ends = [start, *between, entrance(nodes[target], slot)]
-        points = [point for a, b in zip(ends, ends[1:]) for point in curve(a, b, 0 if between else 0.25)]
+        points = [point for corners in splines(ends) for point in curve(*corners)]
         found.append((f"{name(nodes[origin])} -> {name(nodes[target])}", points, (origin, target)))
     return found
 
 
-def curve(a: tuple, b: tuple, pull: float) -> list[tuple]:
-    """A Bezier curve that leaves a to the right and comes to b from the left. Where wires bend they are near to straight."""
-    pull *= ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5
-    corners = a, (a[0] + pull, a[1]), (b[0] - pull, b[1]), b
+def splines(ends: list[tuple]) -> list[tuple]:
+    """The corners of a wire's Bezier curves: as the editor draws them, to the right out of a node, through each of the wire's bends
+    halfway between the directions to its neighbours, and from the left into the other node."""
+    def ahead(before, bend, after):
+        """The direction in which the wire runs through a bend."""
+        come = math.atan2(bend[1] - before[1], bend[0] - before[0])
+        turn = (come - math.atan2(after[1] - bend[1], after[0] - bend[0])) / 2
+        angle = come - turn - (math.pi if abs(turn) > math.pi / 2 else 0)
+        return math.cos(angle), math.sin(angle)
+
+    at_bends = [ahead(*three) for three in zip(ends, ends[1:], ends[2:])]
+    directions = [(1, 0), *at_bends, (1, 0)]
+    found = []
+    for i, ((x0, y0), (x1, y1)) in enumerate(zip(ends, ends[1:])):
+        pull = math.dist((x0, y0), (x1, y1)) / 4
+        out, into = (pull if i == 0 else min(pull, 20)), (pull if i == len(at_bends) else min(pull, 20))
+        (ax, ay), (bx, by) = directions[i], directions[i + 1]
+        found.append(((x0, y0), (x0 + out * ax, y0 + out * ay), (x1 - into * bx, y1 - into * by), (x1, y1)))
+    return found
+
+
+def curve(*corners: tuple) -> list[tuple]:
     points = []
     for i in range(41):
         t = i / 40
@@ -125,6 +149,42 @@ def test_no_wire_runs_behind_a_node(graph):
     assert not behind
 
 
+def in_nodes_2(graph) -> dict:
+    """As large as its nodes are in Nodes 2.0."""
+    graph = copy.deepcopy(graph)
+    for node in graph["nodes"]:
+        ours = node["type"].startswith("Parts2Whole")
+        node["size"][0] = max(node["size"][0], NARROWEST, LETTER * len(node.get("title", "")) + 60 if ours else 0)
+        if node["type"] in PICTURES or ours and node["type"] not in ROOMY:
+            node["size"][1] += HIGHER
+    return graph
+
+
+@each_graph
+def test_nothing_lies_on_anything_in_nodes_2_either(graph):
+    test_nothing_lies_on_anything(in_nodes_2(graph))
+
+
+@each_workflow
+def test_nodes_2_covers_no_wire_either(workflow):
+    test_every_node_is_whole_in_a_group(in_nodes_2(workflow))
+    test_no_wire_runs_behind_a_node(in_nodes_2(workflow))
+
+
+@each_workflow
+def test_no_half_is_empty(workflow):
+    """Nodes cover more than a third of the left, the right, the upper and the lower half, and of each group."""
+    boxes = [box(node) for node in workflow["nodes"]]
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
+    across, down = (left + right) / 2, (top + bottom) / 2
+    parts = [(left, top, across, bottom), (across, top, right, bottom), (left, top, right, down), (left, down, right, bottom)]
+    parts += [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in workflow["groups"])]
+    for x0, y0, x1, y1 in parts:
+        covered = sum(max(0, min(x1, b[2]) - max(x0, b[0])) * max(0, min(y1, b[3]) - max(y0, b[1])) for b in boxes)
+        assert covered > (x1 - x0) * (y1 - y0) / 3
+
+
 @each_graph
 def test_wires_run_with_the_data(graph):
     nodes = {node["id"]: node for node in graph["nodes"]}
@@ -143,8 +203,9 @@ def test_pictures_have_room_in_nodes_2(workflow):
 @each_workflow
 def test_parts_are_named_for_what_they_are(workflow):
     titles = [name(node) for node in workflow["nodes"] if node["type"] == "Parts2WholeLoadPart"]
-    assert titles and {title.rstrip(" 123") for title in titles} <= {"Face", "Hair", "Top", "Trousers", "Shoes"}
+    assert {title.rstrip(" 123") for title in titles} <= {"Face", "Hair", "Top", "Trousers", "Shoes"}
     assert len({*titles}) == len(titles)
+    assert titles or [node for node in workflow["nodes"] if node["type"] == "Parts2WholePhotoToParts"]
 
 
 @each_workflow

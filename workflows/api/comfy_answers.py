@@ -73,9 +73,10 @@ async def read_json(answer: aiohttp.ClientResponse) -> dict:
 
 
 def pictures(outputs: dict[str, dict]) -> list[dict[str, str]]:
-    """Where the pictures of a run are, in the order in which they were made."""
+    """Where the pictures that a run drew are, in the order in which they were made; not those that show what a part is."""
     with as_comfyui("history"):
-        places = [place for output in outputs.values() for place in output.get("images", ())]
+        drawn = [output for output in outputs.values() if "parts2whole_kept" not in output]
+        places = [place for output in drawn for place in output.get("images", ())]
         return [{name: str(place[name]) for name in ("filename", "subfolder", "type")} for place in places]
 
 

@@ -6,5 +6,6 @@ sampling: what a run of the sampler and a call of the U-Net in it are about
 alone: a U-Net called by itself
 changes: what other nodes changed on a model
 vae: what kind of latents a VAE gives
+warnings: how a node that runs is told something about
 edit: where edit models have the tokens of their references, and how they are carried there
 """

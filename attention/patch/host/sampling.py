@@ -46,6 +46,16 @@ def positive_conds(guider) -> list[dict]:
     return guider.conds.get("positive") or []
 
 
+def has_windows(model_options: dict[str, Any]) -> bool:
+    """Whether the U-Net gets pieces of the latent, by the host's context windows, and not the whole of it."""
+    return "context_handler" in model_options
+
+
+def all_conds(guider) -> list[dict]:
+    """All conditionings of a guider, as the sampler gets them."""
+    return [cond for each in guider.conds.values() for cond in each or ()]
+
+
 class Band(NamedTuple):
     """Which rows (dim 2) or columns (dim 3) of the latent a call is about: their numbers, and how many there are in all."""
 

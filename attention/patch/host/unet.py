@@ -159,5 +159,17 @@ def drop_after_last_norm1(unet: nn.Module):
     transformer.proj_out = unet.out = None
 
 
+def trained_size(model: ModelPatcher) -> tuple[int, int] | None:
+    """Width and height in pixels of the only pictures that a small model was trained with; None where any size will do, or where
+    the checkpoint does not tell."""
+    # Not by getattr: the host's configurations have every name, and log a warning for those that they do not.
+    return vars(model.model.model_config).get("trained_size")
+
+
+def pixels_per_latent(model: ModelPatcher) -> int:
+    """Of a picture's side, for each position of its latent. Hosts before 0.20.1 do not tell: a U-Net's latents have 8."""
+    return getattr(model.model.latent_format, "spacial_downscale_ratio", 8)
+
+
 def _written(address: BlockAddress) -> str:
     return f"{address.name} {address.number}, {address.index}"

@@ -107,7 +107,7 @@ def test_tiles_side_by_side_are_told_by_what_repeats(same, by_chunk):
     options = {"cond_or_uncond": [1, 0]}
     batch = Batch(Sampled(2, (4, 4), (True, False), {}), options, x.flatten(0, 2), text.flatten(0, 2))
     if same == "both":
-        with pytest.raises(ValueError, match="gives the U-Net 12 rows for 2 conditionings"):
+        with pytest.raises(ValueError, match="gives the model 12 rows for 2 conditionings"):
             flags(batch, 12, options)
     else:
         one = [False, False, True, True]
@@ -138,7 +138,7 @@ def test_uuids_of_other_conditionings_are_not_believed():
 def test_rows_that_are_no_multiple_of_the_conditionings_are_refused():
     options = {"cond_or_uncond": [1, 0], "uuids": ["u", "c"]}
     batch = layout(4, options)
-    with pytest.raises(ValueError, match="gives the U-Net 1 rows for 2 conditionings"):
+    with pytest.raises(ValueError, match="gives the model 1 rows for 2 conditionings"):
         batch.text_spans(1, {**options, "activations_shape": (1, 8, 4, 4)})
-    with pytest.raises(ValueError, match="gives the U-Net 4 rows for 1 conditionings"):
+    with pytest.raises(ValueError, match="gives the model 4 rows for 1 conditionings"):
         layout(2, {"cond_or_uncond": [1], "uuids": ["u"]}).like(torch.zeros(2, 1, 4, 4), 4, {"cond_or_uncond": [0]})

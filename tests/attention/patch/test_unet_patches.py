@@ -8,6 +8,7 @@ import torch
 from harness.workbench import rel
 from parts2whole.attention.bank import select_tokens
 from parts2whole.attention.patch.batch import Batch, Sampled
+from parts2whole.attention.patch.region_map import RegionMap
 from parts2whole.attention.patch.unet_patches import ShareReferences, takes_mask
 from parts2whole.attention.shared_attention import ReferenceGroup, join_references
 
@@ -97,7 +98,7 @@ def test_regions_equal_the_plain_formula(seed, dtype, tolerance):
         "n_heads": heads, "attn_precision": None, "cond_or_uncond": layout, "activations_shape": (len(q), channels, *grid),
     }
     batch = batch_of(options, (True, False), len(q), grid)
-    patch = ShareReferences(join_references(groups).widened(heads), heads, batch, tuple(latents))
+    patch = ShareReferences(join_references(groups).widened(heads), heads, batch, tuple(map(RegionMap, latents)))
     out = patch(q.to(dtype), k.to(dtype), v.to(dtype), options)
 
     nothing = tuple(x[:0] for x in everything)
