@@ -145,7 +145,7 @@ TOLD = """() => Object.fromEntries(app.canvas.graph.nodes.flatMap(node => (node.
 def test_a_warning_stands_on_its_node_until_it_is_mended_and_a_toast_says_it_of_a_closed_subgraph(page):
     open_workflow(page, "paper_doll")
     page.evaluate("app.rootGraph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'steps').value = 2")
-    page.evaluate(SET, ["LoadImage", "image", "paper_doll_face.png"])
+    page.evaluate(SET, ["LoadImage", "image", "doll_face.png"])
     queue(page)
     page.locator(".p-toast-message").filter(has_text="The pose picture is another kind of picture").wait_for(timeout=WAIT)
     assert page.evaluate(TOLD) == {}
@@ -157,7 +157,7 @@ def test_a_warning_stands_on_its_node_until_it_is_mended_and_a_toast_says_it_of_
     told = page.evaluate(TOLD)
     assert list(told) == ["Apply Pose Guider"] and "The pose picture is another kind of picture" in told["Apply Pose Guider"]
     page.screenshot(path=SCREENSHOTS / "warning.png")
-    page.evaluate(SET, ["LoadImage", "image", "paper_doll_pose.png"])
+    page.evaluate(SET, ["LoadImage", "image", "doll_pose.png"])
     queue(page)
     assert page.evaluate(TOLD) == {}
 
@@ -247,13 +247,13 @@ def test_an_app_changes_a_part_and_draws_it(page):
         labels.get_by_text(label, exact=True).first.wait_for(timeout=WAIT, state="attached")
     page.evaluate("""() => {
         const top = app.rootGraph.nodes.find(node => node.title === 'Top')
-        top.widgets.find(widget => widget.name === 'image').value = 'paper_doll_upper_body_clothes_2.png'
+        top.widgets.find(widget => widget.name === 'image').value = 'doll_upper_body_clothes_2.png'
     }""")
     page.get_by_text("Run", exact=True).last.click()
     page.wait_for_function("[...document.images].some(image => image.naturalWidth === 128 && image.width > 200)", timeout=WAIT)
     drawn = page.evaluate("fetch('/api/history?max_items=1').then(response => response.json())")
     entry, = drawn.values()
-    assert entry["prompt"][2]["4"]["inputs"]["image"] == "paper_doll_upper_body_clothes_2.png"
+    assert entry["prompt"][2]["4"]["inputs"]["image"] == "doll_upper_body_clothes_2.png"
     page.screenshot(path=SCREENSHOTS / "app.png")
 
 

@@ -17,10 +17,10 @@ def inputs(tmp_path):
 def test_what_is_missing_is_copied_and_nothing_else_left(inputs):
     copy_example_pictures()
     expected = {picture.name: picture.read_bytes() for picture in PICTURES.glob("*.png")}
-    (inputs / "paper_doll_face.png").write_bytes(b"the user's own")
-    (inputs / "paper_doll_pose.png").unlink()
+    (inputs / "doll_face.png").write_bytes(b"the user's own")
+    (inputs / "doll_pose.png").unlink()
     copy_example_pictures()
-    expected["paper_doll_face.png"] = b"the user's own"
+    expected["doll_face.png"] = b"the user's own"
     assert {file.name: file.read_bytes() for file in inputs.iterdir()} == expected
 
 

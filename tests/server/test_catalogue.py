@@ -30,7 +30,7 @@ def made(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("catalogue")
     workflow = quick_workflow(folder / "quick.json", steps=2)
     empty = dict.fromkeys(("face mask", "negative", "width", "height"), "")
-    write_rows(folder / "rows.csv", ROWS, shoes="paper_doll_shoes.png", **empty, **{"16.sampler_name": "ddim"})
+    write_rows(folder / "rows.csv", ROWS, shoes="doll_shoes.png", **empty, **{"16.sampler_name": "ddim"})
     with (folder / "rows.csv").open("a") as file:
         file.write(f"other,{FACES[0]},{SHIRTS[0]},0,,{FACES[0]},blurry,64,96,euler\n")
         file.write(f"wrong,{FACES[0]},{SHIRTS[0]},5,,,,,,none\n")
@@ -112,7 +112,7 @@ def test_the_same_bytes_as_by_compose(made, server, tmp_path):
         return (tmp_path / "composed.png").read_bytes()
 
     drawn = pictures_of(folder / "out")
-    shoes = f"--part=shoes={PICTURES / 'paper_doll_shoes.png'}"
+    shoes = f"--part=shoes={PICTURES / 'doll_shoes.png'}"
     assert composed(FACES[1], SHIRTS[0], shoes, "--seed=1", "--set=16.sampler_name=ddim") == drawn["look 1"]
     other = composed(
         FACES[0], SHIRTS[0], "--without=shoes", f"--mask=face={PICTURES / FACES[0]}", "--negative=blurry", "--seed=0", "--width=64",

@@ -18,7 +18,7 @@ import comfy_answers  # noqa: E402
 import comfy_client  # noqa: E402
 import compose  # noqa: E402
 
-ID, FACE = str(uuid.uuid4()), ROOT / "workflows" / "input" / "paper_doll_face.png"
+ID, FACE = str(uuid.uuid4()), ROOT / "workflows" / "input" / "doll_face.png"
 PNG, PART = FACE.read_bytes(), ("--part", f"face={FACE}")
 PLACE = {"filename": "doll.png", "subfolder": "", "type": "output"}
 WORKFLOW = API / "paper_doll.json"

@@ -16,7 +16,7 @@ from parts2whole.pictures.detail import crop_for_detail
 from parts2whole.pictures.label_maps import SCHEMES
 from PIL import Image
 
-POSE = ROOT / "workflows" / "input" / "paper_doll_pose.png"
+POSE = ROOT / "workflows" / "input" / "doll_pose.png"
 
 
 def workflow(name: str) -> dict:

@@ -157,7 +157,7 @@ def test_warnings_come_to_the_nodes_once_and_again_from_the_cache(server):
     workflow = json.loads(json.dumps(API))
     workflow["16"]["inputs"]["steps"] = 3
     workflow["6"]["inputs"]["value"] = 160
-    workflow["10"]["inputs"]["image"] = "paper_doll_face.png"
+    workflow["10"]["inputs"]["image"] = "doll_face.png"
     workflow["4"]["inputs"]["custom_label"] = "very " * 80 + "long"
     said, shown = [], {}
 

@@ -13,9 +13,9 @@ from PIL import Image
 from .pairs import HEIGHT, WIDTH, Pair
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "input"
-SEED, FIGURE = 5, 58
-# Of other figures of the same seed, for workflows/outfit_grid.json: figure, part, number in the file's name.
-FURTHER = ((5, "face", 2), (11, "upper body clothes", 2), (6, "upper body clothes", 3))
+SEED, FIGURE = 5, 100
+# Of other figures of the same seed, for workflows/outfit_grid.json and two_people.json: figure, part, number in the file's name.
+FURTHER = ((49, "face", 2), (108, "upper body clothes", 2), (66, "upper body clothes", 3), (66, "pose", 2))
 
 
 def main():
@@ -28,15 +28,20 @@ def main():
     pair = Pair(arguments.seed, arguments.figure, WIDTH, HEIGHT)
     for label in pair.doll.wears:
         save_part(pair, label, arguments.folder / file_name(label))
-    Image.fromarray(pair.pose).save(arguments.folder / file_name("pose"), optimize=True)
+    save_pose(pair, arguments.folder / file_name("pose"))
     if (arguments.seed, arguments.figure) == (SEED, FIGURE):
-        for figure, label, number in FURTHER:
-            save_part(Pair(SEED, figure, WIDTH, HEIGHT), label, arguments.folder / file_name(f"{label} {number}"))
+        for figure, part, number in FURTHER:
+            other, path = Pair(SEED, figure, WIDTH, HEIGHT), arguments.folder / file_name(f"{part} {number}")
+            save_pose(other, path) if part == "pose" else save_part(other, part, path)
     print(pair.doll.caption)
 
 
 def file_name(part: str) -> str:
-    return f"paper_doll_{part.replace(' ', '_')}.png"
+    return f"doll_{part.replace(' ', '_')}.png"
+
+
+def save_pose(pair: Pair, path: Path):
+    Image.fromarray(pair.pose).save(path, optimize=True)
 
 
 def save_part(pair: Pair, label: str, path: Path):
