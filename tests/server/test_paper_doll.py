@@ -66,10 +66,12 @@ def test_pictures_and_prompt_are_those_of_one_figure(true):
     parts = {n["inputs"]["label"]: n["inputs"]["image"] for n in API.values() if n["class_type"] == "Parts2WholeLoadPart"}
     (pose,) = (n["inputs"]["image"] for n in API.values() if n["class_type"] == "LoadImage")
     assert parts.keys() == true.doll.wears.keys()
-    further = {file_name(f"{label} {number}"): Pair(SEED, figure).reference(label) for figure, label, number in FURTHER}
-    assert {*parts.values(), pose, *further} == {picture.name for picture in PICTURES.iterdir()}
+    others = {file_name(f"{part} {number}"): (Pair(SEED, figure), part) for figure, part, number in FURTHER}
+    poses = {pose: true.pose, **{name: pair.pose for name, (pair, part) in others.items() if part == "pose"}}
+    further = {name: pair.reference(part) for name, (pair, part) in others.items() if part != "pose"}
+    assert {*parts.values(), *poses, *further} == {picture.name for picture in PICTURES.iterdir()}
     assert true.doll.caption in [n["inputs"]["text"] for n in API.values() if n["class_type"] == "CLIPTextEncode"]
-    assert np.array_equal(np.asarray(Image.open(PICTURES / pose)), true.pose)
+    assert all(np.array_equal(np.asarray(Image.open(PICTURES / name)), picture) for name, picture in poses.items())
     for name, reference in {**{name: true.reference(label) for label, name in parts.items()}, **further}.items():
         picture = Image.open(PICTURES / name)
         assert np.array_equal(np.asarray(picture.getchannel("A")), np.asarray(reference.mask))
@@ -82,7 +84,7 @@ def test_the_demo_shows_parts_pose_and_result(server, doll):
     made = dressed(server, API)
     assert [*made][-2:] == ["pose", "result"] and len(made) == 7
     assert np.array_equal(np.asarray(made["result"].convert("RGB")), doll)
-    assert contact_sheet(made).width > 7 * 128
+    assert contact_sheet(made).width > 7 * 256
 
 
 def test_each_part_has_its_references_colour(doll, true):
@@ -123,7 +125,7 @@ def test_an_outfit_grid_in_one_queue(server, true):
     outputs = server.run(grid)
     saved, sheet = (outputs[node]["images"] for node in ("18", "30"))
     dolls = [np.asarray(Image.open(io.BytesIO(server.view(place))).convert("RGB")) for place in saved]
-    assert len(dolls) == 6 and {doll.shape for doll in dolls} == {(192, 128, 3)} and len({doll.tobytes() for doll in dolls}) == 6
+    assert len(dolls) == 6 and {doll.shape for doll in dolls} == {(384, 256, 3)} and len({doll.tobytes() for doll in dolls}) == 6
     label = "upper body clothes"
     region = seen(true.drawing.regions[label])
     wears = [true.doll.wears[label], *(Pair(SEED, figure).doll.wears[label] for figure, part, _ in FURTHER if part == label)]
@@ -173,7 +175,7 @@ def test_warnings_come_to_the_nodes_once_and_again_from_the_cache(server):
         "5": ["the label 'very very ver"], "8": ["this model was made for "], "11": ["the pose picture is anot"],
     }
     assert sorted(said) == sorted([*((node, *each) for node, each in texts.items()), ("16", said[-1][1])])
-    assert "made for pictures of 128x192, and these are 160x192" in said[-1][1] and server.log().count(said[-1][1]) == 1
+    assert "made for pictures of 256x384, and these are 160x384" in said[-1][1] and server.log().count(said[-1][1]) == 1
     shown.clear()
     server.run(workflow, note)
     again = {node: output["parts2whole_warnings"] for node, output in shown.items() if node in texts}
