@@ -52,12 +52,12 @@ def test_a_small_model_tells_the_size_that_it_was_made_for(caplog):
 
     model, clip, *_, guider, _ = run("Parts2WholeLoader", checkpoint="paper_doll")
     posed = apply_pose(model, guider, torch.full((1, 8, 8, 3), 2 / 255))
-    for height, width, said in ((24, 16, 0), (24, 24, 1)):
+    for height, width, said in ((48, 32, 0), (48, 48, 1)):
         caplog.clear()
         sample(posed, clip, noise(height, width))
-        assert caplog.text.count(f"made for pictures of 128x192, and these are {8 * width}x{8 * height}") == said
+        assert caplog.text.count(f"made for pictures of 256x384, and these are {8 * width}x{8 * height}") == said
         assert caplog.text.count("made for pictures") == said
-    image, box = torch.rand(1, 192, 128, 3), dict(x=40, y=20, width=48, height=48)
+    image, box = torch.rand(1, 384, 256, 3), dict(x=80, y=40, width=96, height=96)
     detail, *_ = run("Parts2WholeCropForDetail", model=posed, image=image, factor=2.0, padding=0.0, **box)
     caplog.clear()
     sample(detail, clip, noise(12, 12))

@@ -84,7 +84,7 @@ def test_the_demo_shows_parts_pose_and_result(server, doll):
     made = dressed(server, API)
     assert [*made][-2:] == ["pose", "result"] and len(made) == 7
     assert np.array_equal(np.asarray(made["result"].convert("RGB")), doll)
-    assert contact_sheet(made).width > 7 * 256
+    assert contact_sheet(made).width > 7 * 128
 
 
 def test_each_part_has_its_references_colour(doll, true):
