@@ -17,8 +17,8 @@ from aiohttp import web
 from comfy_answers import pictures
 from harness.host import ROOT
 from PIL import Image
-from training.paper_dolls.examples import FIGURE, FURTHER, SEED, file_name, save_part
 
+from training.paper_dolls.examples import FIGURE, FURTHER, SEED, file_name, save_part
 from training.paper_dolls.measure import SMALLEST_REGION, colour_error, palette, seen
 from training.paper_dolls.pairs import Pair
 

@@ -8,9 +8,8 @@ import pytest
 from harness.host import ROOT
 from PIL import Image
 
-from training.dolls.measure import colour_error
 from training.paper_dolls.examples import FIGURE, FURTHER, SEED, file_name
-from training.paper_dolls.measure import palette
+from training.paper_dolls.measure import colour_error, palette
 from training.paper_dolls.pairs import Pair
 
 API = json.loads((ROOT / "workflows" / "api" / "two_people.json").read_text())
