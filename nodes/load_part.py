@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..attention.patch.host.warnings import warn
 from ..pictures.part import escaped
-from ..pictures.part_file import covers_too_much, read_part
+from ..pictures.part_file import covers_too_much, is_taken_whole, read_part
 from ..pictures.picture_file import digest_of, list_pictures, picture_path
 from .node import Node
 from .shown import KEPT, shown_parts
@@ -52,6 +52,11 @@ class Parts2WholeLoadPart(Node):
             warn(
                 f"what was painted on '{escaped(image)}' is {100 * shown[KEPT][0]:.0f}% of the picture. If it is what surrounds "
                 "the part, open the mask editor again, press Clear or Invert, and paint the part."
+            )
+        elif is_taken_whole(image, mask_source, mask, shown[KEPT][0]):
+            warn(
+                f"all of '{escaped(image)}' counts as the part, its background too: nothing in it is transparent. Take a cut-out, or "
+                "paint the part in the mask editor. If all of it is meant, set mask_source to 'whole picture'."
             )
         return io.NodeOutput(part, ui=shown)
 

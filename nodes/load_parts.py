@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..attention.patch.host.warnings import warn
 from ..pictures.part import LABELS, escaped
-from ..pictures.part_file import covers_too_much
+from ..pictures.part_file import covers_too_much, is_taken_whole
 from ..pictures.part_files import BY_FILE_NAME, NO_FOLDER, list_folders, names_of, read_parts
 from ..pictures.picture_file import digest_of
 from .node import Node
@@ -62,6 +62,12 @@ class Parts2WholeLoadParts(Node):
             warn(
                 f"what was painted is most of the picture in {', '.join(escaped(name) for name in wide)}. If it is what surrounds "
                 "the part, open the mask editor again, press Clear or Invert, and paint the part."
+            )
+        whole = [name for name, share in zip(names, shown[KEPT]) if is_taken_whole(name, mask_source, None, share)]
+        if whole:
+            warn(
+                f"all of {', '.join(escaped(name) for name in whole)} counts as the part, the background too: nothing in it is "
+                "transparent. Take cut-outs. If all of it is meant, set mask_source to 'whole picture'."
             )
         return io.NodeOutput(parts, ui=shown)
 

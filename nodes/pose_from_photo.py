@@ -31,7 +31,7 @@ class Parts2WholePoseFromPhoto(Node):
                 io.Boolean.Input(
                     "swap_uv", default=False, advanced=True,
                     tooltip="For a model that gives U and V the other way round. They are right where on an upright torso from the "
-                    "front red falls from left to right and green grows from top to bottom.",
+                    "front red gets less from left to right and green more from top to bottom.",
                 ),
             ],
             outputs=[

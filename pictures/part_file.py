@@ -52,3 +52,11 @@ def covers_too_much(name: str, mask_source: str, mask: torch.Tensor | None, shar
     """
     painted = mask_source == "painted" or mask_source == "auto" and is_from_mask_editor(name)
     return painted and mask is None and share > MOST_PAINTED
+
+
+def is_taken_whole(name: str, mask_source: str, mask: torch.Tensor | None, share: float) -> bool:
+    """Whether nothing says where in the picture the part is, nor that all of it is meant.
+
+    share: of the picture that is kept, 0..1
+    """
+    return mask_source == "auto" and not is_from_mask_editor(name) and mask is None and share == 1

@@ -68,6 +68,16 @@ def test_what_is_kept_is_shown_with_its_share(cut_out, folders):
     assert whole["parts2whole_kept"] == (1.0,)
 
 
+def test_a_picture_that_counts_whole_by_chance_is_warned_of(cut_out, caplog):
+    save(Image.new("RGB", (8, 8)), "plain.png")
+    load("plain.png", mask_source="whole picture")
+    load("plain.png", mask=torch.ones(1, 8, 8))
+    load(cut_out("cut_out.png"))
+    assert not caplog.text
+    load("plain.png")
+    assert "all of 'plain.png' counts as the part, its background too" in caplog.text
+
+
 def test_nothing_painted_is_refused():
     save(Image.new("RGB", (8, 8)), "plain.png")
     with pytest.raises(ValueError, match="nothing was painted.*Open in MaskEditor"):

@@ -54,8 +54,9 @@ def test_all_of_a_folder(folders):
     assert node().fingerprint_inputs(images="", folder="outfit") != before
 
 
-def test_they_are_worn_and_shown_together(checkpoint):
+def test_they_are_worn_and_shown_together(checkpoint, caplog):
     output = node().execute(images="\n".join(NAMES))
+    assert f"all of {', '.join(NAMES)} counts as the part, the background too" in caplog.text
     assert output.ui["parts2whole_kept"] == (1.0,) * 3 and len(output.ui["images"]) == 1
     face = run("Parts2WholeMakePart", image=torch.ones(1, 8, 8, 3), label="face", mask=None)
     labelled = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": face, "part1": output[0]})
