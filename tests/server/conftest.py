@@ -2,10 +2,15 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from harness.dolls import API, draw
 from harness.host import GOLDEN
 from harness.published import publish
 from harness.server import ComfyServer
+
+from training.paper_dolls.examples import FIGURE, SEED
+from training.paper_dolls.pairs import Pair
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +30,15 @@ def server(tmp_path_factory):
         shutil.copy(picture, base / "input")
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def doll(server) -> np.ndarray:
+    """What the first workflow draws."""
+    return draw(server, API)
+
+
+@pytest.fixture(scope="session")
+def true() -> Pair:
+    """The figure that the parts of the first workflow are from."""
+    return Pair(SEED, FIGURE)
