@@ -97,3 +97,24 @@ def save_model(path: Path, convention: str, boxes: list, maps=None, **options) -
         maps = drawn(len(boxes)) if maps is None else maps
         maps = tuple(each.clone() for each in maps)
         return save_module(CONVENTIONS[convention](boxes, maps, **options), path)
+
+
+def photo(height, width, pictures=1):
+    """[B, H, W, 3] in 0.2..1"""
+    return 0.2 + 0.8 * torch.rand(pictures, height, width, 3, generator=torch.Generator().manual_seed(0))
+
+
+def values(iuv):
+    """Whole numbers 0..255, and that they are."""
+    assert torch.allclose((iuv * 255).round() / 255, iuv, atol=1e-7)
+    return (iuv * 255).round().int()
+
+
+def pose(path, image, person=0, swap_uv=False):
+    """[B, H, W, 3], 0..255. Checks the body too."""
+    from parts2whole.pictures.densepose import pose_of_photo
+
+    iuv, body = pose_of_photo(image, str(path), person, swap_uv)
+    assert iuv.shape == (*image.shape[:3], 3) and body.shape == image.shape[:3]
+    assert torch.equal(body, (iuv[..., 2] > 0).float())
+    return values(iuv)
