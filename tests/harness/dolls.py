@@ -4,13 +4,12 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from .server import ROOT  # first: it puts workflows/api on the path
+from harness.server import ROOT  # first: it puts workflows/api on the path
 
 # isort: split
+import numpy as np
 from comfy_answers import pictures
+from PIL import Image
 
 from training.paper_dolls.examples import save_part
 from training.paper_dolls.measure import palette
