@@ -8,7 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.host import ROOT
+
 WAIT = 120_000
+SCREENSHOTS = ROOT / "output" / "editor"
+# What the editor itself logs in a fresh installation without a network.
+NOT_OURS = ("favicon", "ERR_", "Failed to load resource", "Failed to fetch")
+# Gives a widget of every node of a type a value, in subgraphs too: [type, widget, value].
+SET = """([type, name, value]) => {
+    const walk = graph => graph.nodes.forEach(node => {
+        if (node.type === type) node.widgets.find(widget => widget.name === name).value = value
+        if (node.subgraph) walk(node.subgraph)
+    })
+    walk(app.rootGraph)
+}"""
+RUN_ENDED = """async () => {
+    const history = await (await fetch('/api/history?max_items=1')).json()
+    const queue = await (await fetch('/api/queue')).json()
+    return Object.values(history)[0]?.status?.completed && !queue.queue_running.length && !queue.queue_pending.length
+}"""
 
 
 @contextmanager
@@ -60,3 +78,68 @@ def picture_node(page, name: str, path: Path):
     page.wait_for_timeout(400)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path, clip={"x": x - 12, "y": y - 1, "width": width + 24, "height": height + 13})
+
+
+def open_workflow(page, name: str) -> dict:
+    """Opens a workflow as the template browser does and returns what the editor would queue."""
+    page.evaluate(
+        """async name => {
+            const packs = await (await fetch('/api/workflow_templates')).json()
+            const pack = Object.keys(packs).find(pack => packs[pack].includes(name))
+            const file = await fetch(`/api/workflow_templates/${pack}/${name}.json`)
+            await app.loadGraphData(await file.json())
+        }""",
+        name,
+    )
+    page.wait_for_timeout(2000)
+    return would_queue(page)
+
+
+def would_queue(page) -> dict:
+    """What the editor would queue of the open workflow."""
+    prompt = page.evaluate("app.graphToPrompt().then(result => result.output)")
+    # The editor puts the subgraph's number before those of the nodes in it.
+    plain = {id.split(":")[-1]: node for id, node in prompt.items()}
+    for node in plain.values():
+        node.pop("_meta", None)
+        for name, value in node["inputs"].items():
+            if isinstance(value, list):
+                node["inputs"][name] = [value[0].split(":")[-1], value[1]]
+    return plain
+
+
+def queue(page):
+    """Runs what is open, to its end."""
+    before = page.evaluate("fetch('/api/history').then(response => response.json()).then(Object.keys)")
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function(
+        "async count => Object.keys(await (await fetch('/api/history')).json()).length > count", arg=len(before), timeout=WAIT,
+        polling=500,
+    )
+    page.wait_for_function(RUN_ENDED, timeout=WAIT, polling=500)
+    page.wait_for_timeout(1000)
+
+
+def show_all(page, path: Path):
+    """A picture of the whole graph, large enough for the editor to draw its texts."""
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 3600, "height": 1960})
+    page.wait_for_timeout(1000)
+    page.evaluate("""() => {
+        document.querySelectorAll('.p-toast, [data-testid=error-overlay], .minimap-main-container').forEach(each => each.remove())
+        const boxes = app.graph._groups.map(group => [...group.pos, group.pos[0] + group.size[0], group.pos[1] + group.size[1]])
+        const [left, top] = [0, 1].map(i => Math.min(...boxes.map(box => box[i])))
+        const [right, bottom] = [2, 3].map(i => Math.max(...boxes.map(box => box[i])))
+        const scale = Math.min((innerWidth - 120) / (right - left), (innerHeight - 140) / (bottom - top))
+        app.canvas.ds.scale = scale
+        app.canvas.ds.offset = [-left + 70 / scale, -top + 80 / scale]
+        app.canvas.setDirty(true, true)
+    }""")
+    page.wait_for_timeout(2000)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+
+
+def errors_of_ours(page) -> list[str]:
+    """What the page has logged as errors, without what the editor logs by itself."""
+    return [error for error in page.errors if not any(word in error for word in NOT_OURS)]
