@@ -13,7 +13,7 @@ browser = playwright==1.65.2
 # About half of what the tests take.
 half = tests/server tests/training tests/encoders
 
-.PHONY: help demo thumbnails node-pictures test slow versions editor lint bench full-size evaluate train-paper-doll
+.PHONY: help demo thumbnails node-pictures help-pictures test slow versions editor lint bench full-size evaluate train-paper-doll
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ thumbnails: ## the pictures of the workflows in the template browser, again: for
 node-pictures: ## the pictures of the nodes in their help pages, again: for a node that looks different now; needs Chromium, as editor does
 	@$(call in_host) "$$PYTHON" -m pip install --quiet --disable-pip-version-check $(browser) && \
 	"$$PYTHON" bench/node_pictures.py
+
+help-pictures: ## the pictures in the help pages of what nodes do, again: for a new model or new figures of dolls; one alone by ARGS=people
+	@$(call in_host,omegaconf) "$$PYTHON" bench/help_pictures.py $(ARGS)
 
 evaluate: ## what the paper-doll model can do, as a table and a plot; other checkpoints by ARGS, see docs/training.md
 	@$(call in_host,$(training)) "$$PYTHON" -m training.paper_dolls.evaluate $(ARGS)
