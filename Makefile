@@ -58,7 +58,7 @@ node-pictures: ## the pictures of the nodes in their help pages, again: for a no
 	@$(call in_host) "$$PYTHON" -m pip install --quiet --disable-pip-version-check $(browser) && \
 	"$$PYTHON" bench/node_pictures.py
 
-help-pictures: ## the pictures in the help pages of what nodes do, again: for a new model or new figures of dolls; one alone by ARGS=people
+help-pictures: ## the pictures in the help pages of what nodes do, again: for a new model or new figures of dolls; some by ARGS="fit people"
 	@$(call in_host,omegaconf) "$$PYTHON" bench/help_pictures.py $(ARGS)
 
 evaluate: ## what the paper-doll model can do, as a table and a plot; other checkpoints by ARGS, see docs/training.md

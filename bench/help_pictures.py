@@ -1,4 +1,4 @@
-"""The pictures in the help pages of what nodes do, web/docs/*.png: make help-pictures. One alone by its name in ARGS.
+"""The pictures in the help pages of what nodes do, web/docs/*.png: make help-pictures. Some by their names in ARGS.
 
 What a model draws comes from the workflows, and masks and poses from the nodes, in the real ComfyUI. The photograph is a drawn
 figure, whose regions are known.
@@ -33,7 +33,7 @@ MARK, SECOND = (214, 51, 108), (38, 110, 200)
 PALETTE = {FACE: (192, 128, 0), HAIR: (128, 0, 0), UPPER: (0, 0, 128), LOWER: (0, 128, 128), SHOES: (192, 0, 0)}
 PLACES, SOFT = "0.1 0.5, 0.4 0.5", 0.15
 # Of the paper doll: head and chest, in the shape and by the factor in which the model draws them at its own size.
-BOX, FACTOR = (64, 0, 128, 192), 2
+BOX, FACTOR = (64, 16, 128, 192), 2
 # More noise than a detail should have, so that the pose tells what is drawn.
 AGAIN = {"steps": 8, "cfg": 2, "denoise": 0.5}
 
@@ -119,13 +119,13 @@ def parts_of_a_photo(server: ComfyServer) -> Image.Image:
 
 def refine_mask(server: ComfyServer) -> Image.Image:
     photograph, regions = figure()
-    given, rng = Image.fromarray(regions[UPPER]).convert("L"), np.random.default_rng(0)
-    draw = ImageDraw.Draw(given)
+    draw = ImageDraw.Draw(given := Image.fromarray(regions[UPPER]).convert("L"))
     # Holes inside of the border, and specks outside of it.
-    inside, outside = given.filter(ImageFilter.MinFilter(17)), ImageChops.invert(given.filter(ImageFilter.MaxFilter(17)))
-    for where, count, value in ((inside, 10, 0), (outside, 16, 255)):
-        for y, x in rng.permutation(np.argwhere(where))[:count].tolist():
-            draw.rectangle((x, y, x + x % 6 + 2, y + x % 6 + 2), value)
+    inside, outside = given.filter(ImageFilter.MinFilter(13)), ImageChops.invert(given.filter(ImageFilter.MaxFilter(13)))
+    for where, count, value in ((inside, 12, 0), (outside, 16, 255)):
+        for y, x in np.random.default_rng(0).permutation(np.argwhere(where))[:count].tolist():
+            half = 1 + x % 4
+            draw.rectangle((x - half, y - half, x + half, y + half), value)
     studio = Studio(server)
     mended = {"mask": studio.load(given, "LoadImageMask", channel="red"), "largest": True, "fill_holes": True, "edges": 0}
     settings = {"largest, fill_holes": (0, 0), "and grow 8": (8, 0), "and feather 8": (8, 8)}
