@@ -35,7 +35,7 @@ PLACES, SOFT = "0.1 0.5, 0.4 0.5", 0.15
 # Of the paper doll: head and chest, in the shape and by the factor in which the model draws them at its own size.
 BOX, FACTOR = (64, 16, 128, 192), 2
 # More noise than a detail should have, so that the pose tells what is drawn.
-AGAIN = {"steps": 6, "cfg": 2, "denoise": 0.3}
+AGAIN = {"steps": 6, "cfg": 2, "denoise": 0.2}
 
 Link = list  # of a workflow: the node's id, and the number of its output
 
