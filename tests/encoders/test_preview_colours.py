@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def doll(name) -> torch.Tensor:
-    picture = Image.open(ROOT / "workflows" / "input" / f"paper_doll_{name}.png").convert("RGB")
+    picture = Image.open(ROOT / "workflows" / "input" / f"doll_{name}.png").convert("RGB")
     return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None]
 
 

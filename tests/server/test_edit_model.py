@@ -52,7 +52,7 @@ def workflow(**apply) -> dict:
         "see": ("PreviewImage", {"images": ["cut", 0]}),
     }
     for label in PARTS:
-        picture = f"paper_doll_{label.replace(' ', '_')}.png"
+        picture = f"doll_{label.replace(' ', '_')}.png"
         assert (ROOT / "workflows" / "input" / picture).is_file()
         nodes[label] = ("Parts2WholeLoadPart", {"image": picture, "label": label, "custom_label": "", "mask_source": "auto"})
     return {id: {"class_type": kind, "inputs": inputs} for id, (kind, inputs) in nodes.items()}

@@ -98,7 +98,7 @@ def photos(server, models):
     """The workflow from_photos with the model in the pack, few steps, and photographs of noise."""
     photos = workflow("from_photos")
     photos["1"]["inputs"]["checkpoint"] = "paper_doll"
-    photos["6"]["inputs"]["value"], photos["7"]["inputs"]["value"] = 128, 192
+    photos["6"]["inputs"]["value"], photos["7"]["inputs"]["value"] = 256, 384
     photos["16"]["inputs"]["steps"] = photos["30"]["inputs"]["steps"] = 2
     for name in ("2", "3", "4"):
         pixels = np.random.default_rng(int(name)).integers(60, 255, (301, 203, 3), dtype=np.uint8)
@@ -108,10 +108,10 @@ def photos(server, models):
 
 
 def crop_of(photos: dict, pose: np.ndarray, label: str) -> Crop:
-    """Where in the result of 128x192 the part of the body is drawn again."""
+    """Where in the result of 256x384 the part of the body is drawn again."""
     mask = run("Parts2WholePoseRegion", image=torch.from_numpy(pose / np.float32(255))[None], label=label, grow=0.04)
     options = photos["28"]["inputs"]
-    return crop_for_detail(torch.zeros(1, 192, 128, 3), mask, (0, 0, 0, 0), options["factor"], options["padding"]).crop
+    return crop_for_detail(torch.zeros(1, 384, 256, 3), mask, (0, 0, 0, 0), options["factor"], options["padding"]).crop
 
 
 @pytest.mark.parametrize("label, parts", [("face", [HEAD]), ("upper body clothes", [TORSO])])
@@ -121,13 +121,13 @@ def test_the_workflow_from_photographs(server, photos, label, parts):
     log = len(server.log())
     outputs = server.run(photos)
     before, after, detail, pose = (image(server, outputs, node) for node in ("33", "18", "34", "25"))
-    assert before.shape == after.shape == (192, 128, 3) and before.std() > 1 and image(server, outputs, "22").std() > 1
+    assert before.shape == after.shape == (384, 256, 3) and before.std() > 1 and image(server, outputs, "22").std() > 1
     assert pose.shape == (768, 512, 3) and {*np.unique(pose[..., 2])} == {0, HEAD, TORSO, LEG}
     crop = crop_of(photos, pose, label)
-    inside = np.zeros((192, 128), bool)
+    inside = np.zeros((384, 256), bool)
     inside[crop.y:crop.y + crop.height, crop.x:crop.x + crop.width] = True
     assert np.array_equal(after[~inside], before[~inside]) and 0 < inside.mean() < 0.5
-    assert inside[np.isin(pose[::4, ::4, 2], parts)].all(), "the place of these parts of the body is in the crop"
+    assert inside[np.isin(pose[::2, ::2, 2], parts)].all(), "the place of these parts of the body is in the crop"
     assert (after[inside] != before[inside]).mean() > 0.2
     for side, of in zip(detail.shape, (crop.height, crop.width)):
         assert side % 8 == 0 and abs(side - 3 * of) < 4
