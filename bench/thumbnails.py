@@ -81,7 +81,7 @@ def result(title: str) -> Callable:
 
 RESULTS: dict[str, Callable] = {
     "paper_doll": doll, "outfit_grid": outfits, "attribution": heat_map, "two_people": result("Two people, own clothes"),
-    "detail": result("A face, drawn again larger"), "upscale": result("Twice the size"),
+    "detail": result("A face, drawn again"), "upscale": result("Twice the size"),
 }
 
 
