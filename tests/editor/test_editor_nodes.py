@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from harness.editor import SCREENSHOTS, WAIT, errors_of_ours, open_workflow, picture_node, queue
+from harness.editor import SCREENSHOTS, WAIT, errors_of_ours, open_workflow, picture_node, queue, wait_until
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -75,9 +75,7 @@ def test_a_picture_is_uploaded_by_the_widget(page, server, tmp_path):
         "app.graph._nodes.find(node => node.type === 'Parts2WholeLoadPart').widgets.find(w => w.name === 'image').value"
         " === 'red_shirt.png'", timeout=WAIT,
     )
-    page.wait_for_function(
-        "fetch('/api/view?type=input&filename=red_shirt.png').then(response => response.ok)", timeout=WAIT, polling=500
-    )
+    wait_until(page, "fetch('/api/view?type=input&filename=red_shirt.png').then(response => response.ok)")
     assert (Path(server.base) / "input" / "red_shirt.png").read_bytes() == (tmp_path / "red_shirt.png").read_bytes()
 
 

@@ -10,6 +10,7 @@ from harness.editor import (
     errors_of_ours,
     open_workflow,
     show_all,
+    wait_until,
     would_queue,
 )
 from harness.host import ROOT
@@ -51,7 +52,7 @@ def test_a_bypassed_second_pass_leaves_the_first_picture(page, name):
 def test_run_draws_a_picture_that_is_seen_on_the_page(page, name):
     open_workflow(page, name)
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for_function(RUN_ENDED, timeout=WAIT, polling=1000)
+    wait_until(page, RUN_ENDED)
     show_all(page, SCREENSHOTS / f"{name}_run.png")  # the editor loads a picture when its node is in sight
     page.wait_for_function(
         "app.graph._nodes.filter(node => node.type === 'SaveImage').every(node => node.imgs?.length && node.imgs[0].naturalWidth)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,15 +109,20 @@ def would_queue(page) -> dict:
     return plain
 
 
+def wait_until(page, script: str, argument=None):
+    """Waits for what a script promises. To playwright's wait_for_function any promise is true at once."""
+    deadline = time.monotonic() + WAIT / 1000
+    while not page.evaluate(script, argument):
+        assert time.monotonic() < deadline, f"not in {WAIT / 1000:.0f} s: {script}"
+        page.wait_for_timeout(500)
+
+
 def queue(page):
     """Runs what is open, to its end."""
     before = page.evaluate("fetch('/api/history').then(response => response.json()).then(Object.keys)")
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for_function(
-        "async count => Object.keys(await (await fetch('/api/history')).json()).length > count", arg=len(before), timeout=WAIT,
-        polling=500,
-    )
-    page.wait_for_function(RUN_ENDED, timeout=WAIT, polling=500)
+    wait_until(page, "async count => Object.keys(await (await fetch('/api/history')).json()).length > count", len(before))
+    wait_until(page, RUN_ENDED)
     page.wait_for_timeout(1000)
 
 
