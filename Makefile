@@ -71,10 +71,11 @@ doll := $(TRAINED)/paper_doll
 train-paper-doll: ## train the model in models/paper_doll again, from nothing, on one core: some hours; settings of its last part by ARGS
 	@echo "A VAE and five parts into $(doll)_vae, $(doll), $(doll)_2 and so on, each of which goes on where it was broken off."
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
-	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output=$(doll)_vae && \
-	"$$PYTHON" -m training.train training/configs/paper_doll.yaml loop.output=$(doll) pretrained=$(doll)_vae && \
-	for part in 2 3 4; do \
-		before=$$(echo $(doll)_$$((part - 1)) | sed 's/_1$$//'); \
-		"$$PYTHON" -m training.train training/configs/paper_doll_$$part.yaml loop.output=$(doll)_$$part pretrained=$$before/checkpoint || exit 1; \
+	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output="$(doll)_vae" && \
+	"$$PYTHON" -m training.train training/configs/paper_doll.yaml loop.output="$(doll)" pretrained="$(doll)_vae" && \
+	before="$(doll)"; for part in 2 3 4; do \
+		"$$PYTHON" -m training.train training/configs/paper_doll_$$part.yaml loop.output="$(doll)_$$part" pretrained="$$before/checkpoint" \
+			|| exit 1; \
+		before="$(doll)_$$part"; \
 	done && \
-	"$$PYTHON" -m training.train training/configs/paper_doll_5.yaml loop.output=$(doll)_5 pretrained=$(doll)_4/checkpoint $(ARGS)
+	"$$PYTHON" -m training.train training/configs/paper_doll_5.yaml loop.output="$(doll)_5" pretrained="$$before/checkpoint" $(ARGS)

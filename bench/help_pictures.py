@@ -27,7 +27,7 @@ from training.paper_dolls.examples import FIGURE, SEED
 from training.paper_dolls.pairs import HEIGHT, WIDTH, Pair
 
 FACE, HAIR, UPPER, LOWER, WHOLE, SHOES = LABELS
-SHOWN, COLOURS = 256, 256  # pixels high; of the palette
+SHOWN = 256  # pixels high
 MARK, SECOND = (214, 51, 108), (38, 110, 200)
 # Of a label map in the PASCAL VOC palette: face, hat, upper-clothes, pants, left-shoe of ATR.
 PALETTE = {FACE: (192, 128, 0), HAIR: (128, 0, 0), UPPER: (0, 0, 128), LOWER: (0, 128, 128), SHOES: (192, 0, 0)}
@@ -237,13 +237,13 @@ MADE = {made.__name__: made for made in (fit, parts_of_a_photo, refine_mask, pos
 
 
 def main():
+    unknown = {*sys.argv[1:]} - {*MADE}
+    if unknown:
+        sys.exit(f"No picture {', '.join(sorted(unknown))}. There are {', '.join(MADE)}.")
     with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server:
         for name in sys.argv[1:] or MADE:
             print(f"Making {name} ...", flush=True)
-            picture = MADE[name](server).convert("RGB")
-            # The median cut would lose lines and marks, which are few pixels.
-            picture = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-            picture.save(ROOT / "web" / "docs" / f"{name}.png", optimize=True)
+            MADE[name](server).convert("RGB").save(ROOT / "web" / "docs" / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Parts2WholeLoadPart(Node):
                 f"what was painted on '{escaped(image)}' is {100 * shown[KEPT][0]:.0f}% of the picture. If it is what surrounds "
                 "the part, open the mask editor again, press Clear or Invert, and paint the part."
             )
-        elif is_taken_whole(image, mask_source, mask, shown[KEPT][0]):
+        elif is_taken_whole(image, mask_source, mask, part):
             warn(
                 f"all of '{escaped(image)}' counts as the part, its background too: nothing in it is transparent. Take a cut-out, "
                 "or paint the part in the mask editor. If all of it is meant, set mask_source to 'whole picture'."

@@ -63,11 +63,11 @@ class Parts2WholeLoadParts(Node):
                 f"what was painted is most of the picture in {', '.join(escaped(name) for name in wide)}. If it is what surrounds "
                 "the part, open the mask editor again, press Clear or Invert, and paint the part."
             )
-        whole = [name for name, share in zip(names, shown[KEPT]) if is_taken_whole(name, mask_source, None, share)]
+        whole = [name for name, part in zip(names, parts) if is_taken_whole(name, mask_source, None, part)]
         if whole:
             warn(
-                f"all of {', '.join(escaped(name) for name in whole)} counts as the part, the background too: nothing in it is "
-                "transparent. Take cut-outs. If all of it is meant, set mask_source to 'whole picture'."
+                f"without transparency, a picture counts as the part with its background: {', '.join(map(escaped, whole))}. Take "
+                "cut-outs. If that is meant, set mask_source to 'alpha': cut-outs stay cut."
             )
         return io.NodeOutput(parts, ui=shown)
 

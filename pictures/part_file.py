@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .painted import is_from_mask_editor, opened_cut_out, strokes
-from .part import Part, escaped, make_part
+from .part import Part, escaped, make_part, mask_or_alpha
 from .picture_file import read_picture
 
 # Of the picture: more than that of a part is rarely painted, and rather what is around it.
@@ -54,9 +54,7 @@ def covers_too_much(name: str, mask_source: str, mask: torch.Tensor | None, shar
     return painted and mask is None and share > MOST_PAINTED
 
 
-def is_taken_whole(name: str, mask_source: str, mask: torch.Tensor | None, share: float) -> bool:
-    """Whether nothing says where in the picture the part is, nor that all of it is meant.
-
-    share: of the picture that is kept, 0..1
-    """
-    return mask_source == "auto" and not is_from_mask_editor(name) and mask is None and share == 1
+def is_taken_whole(name: str, mask_source: str, mask: torch.Tensor | None, part: Part) -> bool:
+    """Whether nothing says where in the picture the part is, nor that all of it is meant. part: as read"""
+    asked = mask_source == "auto" and not is_from_mask_editor(name) and mask is None
+    return asked and bool((mask_or_alpha(part.image, part.mask) == 1).all())

@@ -56,7 +56,7 @@ def test_all_of_a_folder(folders):
 
 def test_they_are_worn_and_shown_together(checkpoint, caplog):
     output = node().execute(images="\n".join(NAMES))
-    assert f"all of {', '.join(NAMES)} counts as the part, the background too" in caplog.text
+    assert f"a picture counts as the part with its background: {', '.join(NAMES)}. Take cut-outs" in caplog.text
     assert output.ui["parts2whole_kept"] == (1.0,) * 3 and len(output.ui["images"]) == 1
     face = run("Parts2WholeMakePart", image=torch.ones(1, 8, 8, 3), label="face", mask=None)
     labelled = run("Parts2WholeEncodeLabels", clip=checkpoint.clip, parts={"part0": face, "part1": output[0]})
@@ -75,3 +75,13 @@ def test_what_is_no_picture_there_is_refused_with_words(images, folder, words):
     assert words in node().validate_inputs(images=images, folder=folder)
     with pytest.raises(ValueError, match=words.replace("..", r"\.\.")):
         node().execute(images=images, folder=folder)
+
+
+def test_pictures_that_are_cut_out_or_meant_whole_are_not_warned_of(caplog):
+    picture = Image.new("RGBA", (20, 30), "red")
+    picture.putpixel((0, 0), (0, 0, 0, 0))
+    save(picture, "cut_shoes.png")
+    run("Parts2WholeLoadParts", images="cut_shoes.png")
+    for source in ("alpha", "whole picture"):
+        run("Parts2WholeLoadParts", images="\n".join(NAMES), mask_source=source)
+    assert not caplog.text

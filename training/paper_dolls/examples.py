@@ -15,7 +15,7 @@ from .pairs import HEIGHT, WIDTH, Pair
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "input"
 SEED, FIGURE = 5, 100
 # Of other figures of the same seed, for workflows/outfit_grid.json and two_people.json: figure, part, number in the file's name.
-FURTHER = ((49, "face", 2), (55, "upper body clothes", 2), (94, "upper body clothes", 3), (66, "pose", 2))
+FURTHER = ((49, "face", 2), (55, "upper body clothes", 2), (126, "upper body clothes", 3), (66, "pose", 2))
 
 
 def main():

@@ -80,6 +80,12 @@ def pictures(outputs: dict[str, dict]) -> list[dict[str, str]]:
         return [{name: str(place[name]) for name in ("filename", "subfolder", "type")} for place in places]
 
 
+def warnings(outputs: dict[str, dict]) -> list[tuple[str, str]]:
+    """What this pack's nodes warned of: the node's id and the text."""
+    with as_comfyui("history"):
+        return [(id, str(text)) for id, output in outputs.items() for text in output.get("parts2whole_warnings", ())]
+
+
 def printable(text: str, most: int = 2000) -> str:
     """The text, shortened, without what moves a terminal's cursor or turns writing around."""
     shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text[:most])

@@ -12,7 +12,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from comfy_answers import ComfyError, pictures, printable
+from comfy_answers import ComfyError, pictures, printable, warnings
 from comfy_client import Comfy
 from workflow_changes import Changes, NoPlace, change, read_workflow
 
@@ -38,6 +38,11 @@ async def put(comfy: Comfy, workflow: dict, changes: Changes):
         slot.inputs[slot.name] = await comfy.upload(slot.picture.name, slot.picture.read_bytes())
 
 
+def title(workflow: dict, id: str) -> str:
+    node = workflow.get(id, {})
+    return str(node.get("_meta", {}).get("title") or node.get("class_type", id))
+
+
 class Progress:
     """Prints what the server does: a line for each node and step."""
 
@@ -47,9 +52,9 @@ class Progress:
     def __call__(self, message: dict):
         data = message["data"]
         # A node that another one made is shown as that one.
-        node = self.workflow.get(str(data.get("display_node") or data.get("node")))
-        if message["type"] == "executing" and node:
-            print(printable(str(node.get("_meta", {}).get("title") or node["class_type"]), 100), flush=True)
+        id = str(data.get("display_node") or data.get("node"))
+        if message["type"] == "executing" and id in self.workflow:
+            print(printable(title(self.workflow, id), 100), flush=True)
         elif message["type"] == "progress":
             print(printable(f"  {data.get('value')} of {data.get('max')}", 100), flush=True)
 
@@ -138,6 +143,8 @@ async def main(arguments: list[str] | None = None):
                 options.workflow, Progress(options.workflow),
                 lambda faults: print(f"ComfyUI leaves these out:\n{faults}", file=sys.stderr),
             )
+            for id, text in warnings(run.outputs):
+                print(printable(f"{title(options.workflow, id)}: {text}"), file=sys.stderr)
             await fetch(comfy, pictures(run.outputs), options.output)
     except ComfyError as error:
         raise SystemExit(str(error)) from None

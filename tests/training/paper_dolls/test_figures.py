@@ -155,12 +155,38 @@ def test_written_and_read_again(tmp_path):
     write(dolls, tmp_path)
     row = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
     assert row["target_id"] != row["reference_id"]
+    assert set(row) == {"target_id", "reference_id", "target", "caption", "appearance", "structure", "mask"}
+    assert all(path.endswith("_rgb.jpg") for path in row["appearance"].values())
+    assert all(path.endswith("_mask.jpg") for path in row["mask"].values())
     read = PartsDataset(tmp_path / "train.jsonl")
     for sample, again in zip(dolls, (read[i] for i in range(2))):
         assert again.caption == sample.caption
         assert again.pose.tobytes() == sample.pose.tobytes()
         assert [reference.label for reference in again.references] == [reference.label for reference in sample.references]
-        assert np.abs(np.asarray(again.target, float) - np.asarray(sample.target, float)).mean() < 3
+        for a, b in (
+            (again.target, sample.target), (again.references[0].image, sample.references[0].image),
+            (again.references[0].mask, sample.references[0].mask),
+        ):
+            assert a.mode == b.mode and np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() < 3  # JPEG
+
+
+@pytest.mark.parametrize("row, message", [
+    ({"target": "a.jpg", "caption": "x", "appearance": {"face": "b.jpg"}, "mask": {}}, "line 1: lacks mask of face"),
+    ({"target": "a.jpg", "appearance": {}, "mask": {}}, "line 1: lacks caption"),
+])
+def test_incomplete_rows_are_named(tmp_path, row, message):
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=message):
+        PartsDataset(tmp_path / "train.jsonl")
+
+
+def test_a_figure_can_be_given_other_clothes(drawings):
+    pair, label, red = PAIRS[0], "shoes", (1.0, 0.0, 0.0)
+    other = pair.with_wear(label, pair.doll.wears[label]._replace(colours=(red, red)))
+    assert other.doll.body is pair.doll.body
+    region, changed = drawings[0].regions[label], (other.drawing.image != drawings[0].image).any(-1)
+    assert changed[region > 0.9].mean() > 0.3 and not changed[region == 0].any()
+    assert colour_error(other.drawing.image, region > 0.9, palette(label, other.doll.wears[label])) < 6
 
 
 def test_means_are_best_for_the_true_picture():
