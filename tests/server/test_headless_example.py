@@ -49,7 +49,7 @@ def test_the_headless_example_does_what_it_says(server, doll, true, tmp_path, co
     assert "counts as the part" not in done.stderr
     Image.new("RGB", (64, 96)).save(tmp_path / "opaque.png")
     done = compose("--part", "shoes=opaque.png", "--output", "opaque_shoes.png", workflow=tmp_path / "quick.json")
-    assert done.returncode == 0 and "Shoes: all of 'opaque.png' counts as the part" in done.stderr
+    assert done.returncode == 0 and "Shoes: all of 'opaque-" in done.stderr
     done = compose("--part", f"shoes={tmp_path / 'gone.png'}")
     assert done.returncode and "there is no picture" in done.stderr and "Traceback" not in done.stderr
     done = compose("--server", "http://127.0.0.1:9")

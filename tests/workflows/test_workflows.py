@@ -140,14 +140,14 @@ def blueprint_of(subgraph: dict) -> tuple[dict, dict]:
 
 
 def test_the_detail_of_the_template_is_a_blueprint_too():
-    """But for two values: the doll's model knows faces of one size only, and is to change little."""
+    """But for three values: the doll's model knows faces of one size only, is to change little, and changes the background too."""
     _, subgraph = load("detail.json")["definitions"]["subgraphs"]
-    crop, sampler = (
+    crop, sampler, paste = (
         next(node["widgets_values"] for node in subgraph["nodes"] if node["type"] == kind)
-        for kind in ("Parts2WholeCropForDetail", "KSampler")
+        for kind in ("Parts2WholeCropForDetail", "KSampler", "Parts2WholePasteDetail")
     )
-    assert (crop[0], sampler[-1]) == (1, 0.2)
-    crop[0], sampler[-1] = 2, 0.3
+    assert (crop[0], sampler[-1], paste[0]) == (1, 0.2, 24)
+    crop[0], sampler[-1], paste[0] = 2, 0.3, 6
     blueprint, node = blueprint_of(subgraph)
     sockets = [entry["label"] for entry in node["inputs"] if "widget" not in entry]
     assert sockets == ["image", "model", "positive", "negative", "vae", "pose"]
