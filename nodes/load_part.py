@@ -55,8 +55,8 @@ class Parts2WholeLoadPart(Node):
             )
         elif is_taken_whole(image, mask_source, mask, part):
             warn(
-                f"all of '{escaped(image)}' counts as the part, its background too: nothing in it is transparent. Take a cut-out, "
-                "or paint the part in the mask editor. If all of it is meant, set mask_source to 'whole picture'."
+                f"all of '{escaped(image)}' counts as the part, background too. Take a cut-out, paint the part in the mask editor, "
+                "or set mask_source to 'whole picture' if that is meant."
             )
         return io.NodeOutput(part, ui=shown)
 

@@ -78,11 +78,11 @@ def test_an_app_changes_a_part_and_draws_it(page):
         labels.get_by_text(label, exact=True).first.wait_for(timeout=WAIT, state="attached")
     page.evaluate("""() => {
         const top = app.rootGraph.nodes.find(node => node.title === 'Top')
-        top.widgets.find(widget => widget.name === 'image').value = 'doll_upper_body_clothes_2.png'
+        top.widgets.find(widget => widget.name === 'image').value = 'doll_top_2.png'
     }""")
     page.get_by_text("Run", exact=True).last.click()
     page.wait_for_function("[...document.images].some(image => image.naturalWidth === 256 && image.width > 200)", timeout=WAIT)
     drawn = page.evaluate("fetch('/api/history?max_items=1').then(response => response.json())")
     entry, = drawn.values()
-    assert entry["prompt"][2]["4"]["inputs"]["image"] == "doll_upper_body_clothes_2.png"
+    assert entry["prompt"][2]["4"]["inputs"]["image"] == "doll_top_2.png"
     page.screenshot(path=SCREENSHOTS / "app.png")

@@ -28,7 +28,7 @@ def test_the_dolls_previews_have_the_dolls_colours():
     model, _, vae, *_ = run("Parts2WholeLoader", checkpoint="paper_doll")
     form = model.model.latent_format
     hosts = comfy.latent_formats.SD15(form.scale_factor)
-    for name in ("upper_body_clothes", "upper_body_clothes_2", "face", "lower_body_clothes"):
+    for name in ("top", "top_2", "face", "trousers"):
         latents = form.process_in(vae.encode(doll(name)))
         assert error(form, latents, doll(name)) < min(0.08, 0.5 * error(hosts, latents, doll(name)))
         assert torch.equal(latents, hosts.process_in(vae.encode(doll(name))))

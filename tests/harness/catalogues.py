@@ -19,7 +19,7 @@ from harness.host import ROOT
 PICTURES = ROOT / "workflows" / "input"
 API = ROOT / "workflows" / "api" / "paper_doll.json"
 FACES = ("doll_face.png", "doll_face_2.png")
-SHIRTS = tuple(f"doll_upper_body_clothes{each}.png" for each in ("", "_2", "_3"))
+SHIRTS = tuple(f"doll_top{each}.png" for each in ("", "_2", "_3"))
 
 
 def quick_workflow(path: Path, steps: int) -> Path:

@@ -6,6 +6,8 @@ from harness.edit_models import FLUX, edit_model, randomise
 from harness.host import ROOT
 from safetensors.torch import save_file
 
+from training.paper_dolls.examples import file_name
+
 PARTS = ("face", "upper body clothes", "shoes")
 
 
@@ -52,7 +54,7 @@ def workflow(**apply) -> dict:
         "see": ("PreviewImage", {"images": ["cut", 0]}),
     }
     for label in PARTS:
-        picture = f"doll_{label.replace(' ', '_')}.png"
+        picture = file_name(label)
         assert (ROOT / "workflows" / "input" / picture).is_file()
         nodes[label] = ("Parts2WholeLoadPart", {"image": picture, "label": label, "custom_label": "", "mask_source": "auto"})
     return {id: {"class_type": kind, "inputs": inputs} for id, (kind, inputs) in nodes.items()}

@@ -43,7 +43,7 @@ def test_pictures_and_prompt_are_those_of_one_figure(true):
     parts = {n["inputs"]["label"]: n["inputs"]["image"] for n in API.values() if n["class_type"] == "Parts2WholeLoadPart"}
     (pose,) = (n["inputs"]["image"] for n in API.values() if n["class_type"] == "LoadImage")
     assert parts.keys() == true.doll.wears.keys()
-    others = {file_name(f"{part} {number}"): (Pair(SEED, figure), part) for figure, part, number in FURTHER}
+    others = {file_name(part, number): (Pair(SEED, figure), part) for figure, part, number in FURTHER}
     poses = {pose: true.pose, **{name: pair.pose for name, (pair, part) in others.items() if part == "pose"}}
     further = {name: pair.reference(part) for name, (pair, part) in others.items() if part != "pose"}
     assert {*parts.values(), *poses, *further} == {picture.name for picture in PICTURES.iterdir()}

@@ -37,7 +37,7 @@ def test_each_wears_their_own_top(server):
     picture = np.asarray(Image.open(io.BytesIO(server.view(output["images"][0]))).convert("RGB"))
     first = Pair(SEED, FIGURE)
     figure, = (figure for figure, label, number in FURTHER if (label, number) == (TOP, 2))
-    assert only("Parts2WholeLoadPart", image=file_name(TOP)) and only("Parts2WholeLoadPart", image=file_name(f"{TOP} 2"))
+    assert only("Parts2WholeLoadPart", image=file_name(TOP)) and only("Parts2WholeLoadPart", image=file_name(TOP, 2))
     height, width = first.pose.shape[:2]
     assert picture.shape == (height, 2 * width, 3)
     other_pose, = (figure for figure, part, _ in FURTHER if part == "pose")

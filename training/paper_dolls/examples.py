@@ -14,6 +14,7 @@ from .pairs import HEIGHT, WIDTH, Pair
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "input"
 SEED, FIGURE = 5, 100
+NAMES = {"hair or headwear": "hat", "upper body clothes": "top", "lower body clothes": "trousers"}
 # Of other figures of the same seed, for workflows/outfit_grid.json and two_people.json: figure, part, number in the file's name.
 FURTHER = ((49, "face", 2), (55, "upper body clothes", 2), (126, "upper body clothes", 3), (66, "pose", 2))
 
@@ -31,13 +32,14 @@ def main():
     save_pose(pair, arguments.folder / file_name("pose"))
     if (arguments.seed, arguments.figure) == (SEED, FIGURE):
         for figure, part, number in FURTHER:
-            other, path = Pair(SEED, figure, WIDTH, HEIGHT), arguments.folder / file_name(f"{part} {number}")
+            other, path = Pair(SEED, figure, WIDTH, HEIGHT), arguments.folder / file_name(part, number)
             save_pose(other, path) if part == "pose" else save_part(other, part, path)
     print(pair.doll.caption)
 
 
-def file_name(part: str) -> str:
-    return f"doll_{part.replace(' ', '_')}.png"
+def file_name(part: str, number: int = 1) -> str:
+    """Of a label, or of a pose: short, so that nodes show it whole."""
+    return f"doll_{NAMES.get(part, part)}{f'_{number}' if number > 1 else ''}.png"
 
 
 def save_pose(pair: Pair, path: Path):
