@@ -11,7 +11,7 @@ tested = $(training) ray pyarrow filelock
 browser = playwright==1.65.2
 
 # About half of what the tests take.
-half = tests/server tests/training tests/encoders
+half = tests/server tests/encoders
 
 .PHONY: help demo thumbnails node-pictures help-pictures test slow versions editor lint bench full-size evaluate train-paper-doll
 
