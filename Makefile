@@ -73,7 +73,7 @@ train-paper-doll: ## train the model in models/paper_doll again, from nothing, o
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
 	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output="$(doll)_vae" && \
 	"$$PYTHON" -m training.train training/configs/paper_doll.yaml loop.output="$(doll)" pretrained="$(doll)_vae" && \
-	before="$(doll)"; for part in 2 3 4; do \
+	before="$(doll)" && for part in 2 3 4; do \
 		"$$PYTHON" -m training.train training/configs/paper_doll_$$part.yaml loop.output="$(doll)_$$part" pretrained="$$before/checkpoint" \
 			|| exit 1; \
 		before="$(doll)_$$part"; \

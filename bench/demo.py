@@ -47,6 +47,12 @@ def contact_sheet(pictures: dict[str, Image.Image], height: int = 288) -> Image.
     return ImageOps.expand(in_a_row(tiles), GAP, PAPER)
 
 
+def coloured(iuv: Image.Image) -> Image.Image:
+    """A raw IUV pose, so that the eye tells its part indices apart."""
+    u, v, index = iuv.split()
+    return Image.merge("RGB", (u, v, index.point(lambda index: 10 * index)))
+
+
 def dressed(server: ComfyServer, workflow: dict) -> dict[str, Image.Image]:
     """Runs it: the picture of each part by its label, the pose, and the result."""
     (saved,) = pictures(server.run(workflow, Progress(server, workflow)))
@@ -55,8 +61,7 @@ def dressed(server: ComfyServer, workflow: dict) -> dict[str, Image.Image]:
         if node["class_type"] == "Parts2WholeLoadPart":
             shown[node["inputs"]["label"]] = Image.open(server.base / "input" / node["inputs"]["image"])
         elif node["class_type"] == "LoadImage":
-            iuv = Image.open(server.base / "input" / node["inputs"]["image"]).convert("RGB").split()
-            pose["pose"] = Image.merge("RGB", (*iuv[:2], iuv[2].point(lambda index: 10 * index)))
+            pose["pose"] = coloured(Image.open(server.base / "input" / node["inputs"]["image"]).convert("RGB"))
     return {**shown, **pose, "result": Image.open(io.BytesIO(server.view(saved)))}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from demo import contact_sheet  # first: it puts this pack on the path
+from demo import coloured, contact_sheet  # first: it puts this pack on the path
 
 # isort: split
 from harness.server import ROOT, ComfyServer
@@ -221,12 +221,6 @@ def marked(picture: Image.Image, mask: Image.Image) -> Image.Image:
 def tinted(mask: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
     """The mask in a dark shade of the colour."""
     return ImageOps.colorize(mask, "black", tuple(value // 2 for value in colour))
-
-
-def coloured(iuv: Image.Image) -> Image.Image:
-    """A raw IUV pose, so that the eye tells its part indices apart."""
-    u, v, index = iuv.split()
-    return Image.merge("RGB", (u, v, index.point(lambda index: 10 * index)))
 
 
 MADE = {made.__name__: made for made in (fit, parts_of_a_photo, refine_mask, pose_region, people, detail, detail_tiles)} | {

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from harness.both_sides import sampled_by_nodes
 from harness.host import ROOT
-from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
+from harness.workbench import rel, run
 
 from training.config import TrainConfig, load_config
 from training.model import Parts2Whole, encode_batch
@@ -51,10 +52,6 @@ def nodes_side(request, folders, diffusers_side, tmp_path_factory):
         link.unlink()
 
 
-def image(picture):
-    return torch.from_numpy(np.array(picture).astype(np.float32) / 255)[None]
-
-
 @pytest.mark.parametrize("index", [0, 1])
 def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, index):
     model, encoded = diffusers_side
@@ -62,25 +59,8 @@ def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, index):
     noise = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(0))
     expected = sample_latents(model, batch, noise, steps=3, guidance=2.0)
 
-    pair = Pair(SEED, index)
-    references = [pair.reference(label) for label in pair.doll.wears]
-    parts = run("Parts2WholeEncodeLabels", clip=nodes_side.clip, parts={
-        f"part{i}": run("Parts2WholeMakePart", image=image(r.image), label=r.label, mask=image(r.mask))
-        for i, r in enumerate(references)
-    })
-    appearance = run(
-        "Parts2WholeEncodeAppearance", appearance_encoder=nodes_side.appearance_encoder, vae=nodes_side.vae, parts=parts,
-        width=WIDTH, height=HEIGHT,
-    )
-    patched = apply_pose(apply_parts(nodes_side.model, appearance), nodes_side.pose_guider, image(pair.pose))
-    patched = apply_image_attention(patched, nodes_side, parts)
-    sigmas = run("Parts2WholeSigmas", model=patched, steps=3, denoise=1.0)
     scale = json.loads((CHECKPOINT / "vae" / "config.json").read_text())["scaling_factor"]
-    latents = sample(
-        patched, nodes_side.clip, {"samples": noise * (1 + sigmas[0] ** 2) ** 0.5 / scale}, sampler="ddim", cfg=2.0, sigmas=sigmas,
-        positive=text(nodes_side.clip, pair.doll.caption),
-    )
-    assert rel(latents * scale / (1 + sigmas[-1] ** 2) ** 0.5, expected) <= 1e-3
+    assert rel(sampled_by_nodes(nodes_side, Pair(SEED, index), noise, 3, scale), expected) <= 1e-3
 
 
 class Keeping(drawer.Drawer):

@@ -33,7 +33,10 @@ def main():
     if (arguments.seed, arguments.figure) == (SEED, FIGURE):
         for figure, part, number in FURTHER:
             other, path = Pair(SEED, figure, WIDTH, HEIGHT), arguments.folder / file_name(part, number)
-            save_pose(other, path) if part == "pose" else save_part(other, part, path)
+            if part == "pose":
+                save_pose(other, path)
+            else:
+                save_part(other, part, path)
     print(pair.doll.caption)
 
 

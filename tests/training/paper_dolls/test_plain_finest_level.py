@@ -2,11 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from harness.both_sides import sampled_by_nodes
 from harness.host import ROOT
-from harness.workbench import apply_image_attention, apply_parts, apply_pose, rel, run, sample, text
+from harness.workbench import rel, run
 from parts2whole.attention.patch.host.unet import block_depths
 
 from training.config import TrainConfig, VaeConfig, load_config
@@ -56,10 +56,6 @@ def nodes_side(folders, diffusers_side, tmp_path_factory):
     link.unlink()
 
 
-def image(picture):
-    return torch.from_numpy(np.array(picture).astype(np.float32) / 255)[None]
-
-
 def test_the_nodes_find_attention_on_the_coarser_levels(nodes_side):
     depths = block_depths(nodes_side.model.model.diffusion_model)
     assert sorted(set(depths.values())) == [1, 2]
@@ -74,24 +70,8 @@ def test_sampling_ends_in_the_same_latents(nodes_side, diffusers_side, vae_folde
     without = sample_latents(model, batch._replace(labels=batch.labels[:0]), noise, steps=4, guidance=2.0)
     assert rel(without, expected) > 1e-2
 
-    pair = Pair(SEED, 0, WIDTH, HEIGHT)
-    parts = run("Parts2WholeEncodeLabels", clip=nodes_side.clip, parts={
-        f"part{i}": run("Parts2WholeMakePart", image=image(r.image), label=r.label, mask=image(r.mask))
-        for i, r in enumerate(pair.reference(label) for label in pair.doll.wears)
-    })
-    appearance = run(
-        "Parts2WholeEncodeAppearance", appearance_encoder=nodes_side.appearance_encoder, vae=nodes_side.vae, parts=parts,
-        width=WIDTH, height=HEIGHT,
-    )
-    patched = apply_pose(apply_parts(nodes_side.model, appearance), nodes_side.pose_guider, image(pair.pose))
-    patched = apply_image_attention(patched, nodes_side, parts)
-    sigmas = run("Parts2WholeSigmas", model=patched, steps=4, denoise=1.0)
     scale = json.loads((vae_folder / "vae" / "config.json").read_text())["scaling_factor"]
-    latents = sample(
-        patched, nodes_side.clip, {"samples": noise * (1 + sigmas[0] ** 2) ** 0.5 / scale}, sampler="ddim", cfg=2.0, sigmas=sigmas,
-        positive=text(nodes_side.clip, pair.doll.caption),
-    )
-    assert rel(latents * scale / (1 + sigmas[-1] ** 2) ** 0.5, expected) <= 1e-3
+    assert rel(sampled_by_nodes(nodes_side, Pair(SEED, 0, WIDTH, HEIGHT), noise, 4, scale), expected) <= 1e-3
 
 
 def test_a_training_step_teaches_both_unets(diffusers_side):
