@@ -107,6 +107,8 @@ class TrainConfig:
     # Weight of losses that tell each layer what references are for; from nothing it takes very long without. They are meant for
     # several `noises`, and cannot be switched within a run. See training/hints.py.
     hints: float = 0.0
+    # How many kinds of patterns the data knows, besides plain: the hints then teach these too. 0: none.
+    pattern_kinds: int = 0
     # How much more an error counts in the parts' regions: they are a fifth of a picture, and their colours a third of its loss.
     region_weight: float = 0.0
     # Different noises on one target, for which its references are encoded once.

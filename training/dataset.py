@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from .config import DataConfig
@@ -19,10 +20,23 @@ class ReferencePicture(NamedTuple):
     mask: Image.Image
 
 
+class Patterns(NamedTuple):
+    """What is known of the patterns in a target.
+
+    amounts: [K, H, W] in 0..1, for each kind of pattern how much of its second colour it would show at each pixel of the target,
+        if the cloth there had that kind; 0 where there is no cloth
+    kinds: for each reference the number of its part's kind, of which 0 is plain; None for a part that never has a pattern
+    """
+
+    amounts: np.ndarray
+    kinds: tuple[int | None, ...]
+
+
 class Sample(NamedTuple):
     """A picture to draw, what says how, and what the person in it wears, seen elsewhere.
 
     pose: an IUV picture, or None; regions: where in the target each reference's part is (L), or None where nobody knows
+    patterns: the same of its patterns
     """
 
     target: Image.Image
@@ -30,6 +44,7 @@ class Sample(NamedTuple):
     references: tuple[ReferencePicture, ...]
     pose: Image.Image | None
     regions: tuple[Image.Image, ...] | None = None
+    patterns: Patterns | None = None
 
 
 class PartsDataset:

@@ -1,10 +1,13 @@
 """Losses that tell each layer what references are for, from data that knows where in the target each part is.
 
 The release has none of these: it begins with a U-Net that has seen two billion pictures. From nothing, a loss at the output
-alone needs very long to find the way from a colour in a reference, through features, keys and values, to its place.
+alone needs very long to find the way from a colour in a reference, through features, keys and values, to its place. A pattern
+takes longer still: its kind, its two colours and where it begins are of no use without each other.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -16,41 +19,65 @@ from attention.shared_attention import ReferenceKeys
 
 # Of the attention in a part's region, how much should be its reference's.
 LOOK = 0.6
+# What attention looks at, the colours that can be read from features, the kind of pattern, and where the pattern lies.
+LOSSES = ("looking", "reading", "naming", "weaving")
+
+
+class Truth(NamedTuple):
+    """What is known of B targets and their R references, against which a network's features are held.
+
+    latents: [B, 4, h, w], of the targets; reference_latents: [R, 4, h, w]; masks: [R, H, W] in 0..1
+    regions: [R, h, w] in 0..1, where in its target the part of each reference is
+    amounts: [B, K, h, w] in 0..1, for each kind of pattern how much of it each place would show; kinds: [R], of each reference's
+        part, 0 for plain, -1 where it has none. Both are empty where patterns are not known
+    of: for each picture the numbers of its references
+    """
+
+    latents: torch.Tensor
+    reference_latents: torch.Tensor
+    masks: torch.Tensor
+    regions: torch.Tensor
+    amounts: torch.Tensor
+    kinds: torch.Tensor
+    of: tuple[tuple[int, ...], ...]
 
 
 class Readouts(nn.Module):
-    """For each self-attention layer, by its name with underscores for dots, two linear maps from its tokens to the latents at
-    their places: one from the features that the appearance encoder gives, one from what the attention adds to the U-Net's.
-    They serve training only.
+    """Linear maps from a network's features to what they should tell. They serve training only.
+
+    For each self-attention layer, by its name with underscores for dots, to the latents at its tokens' places, and to the kind
+    of a part's pattern: from the features that the appearance encoder gives, and from what the attention adds to the U-Net's.
+    For the pose and for each block of the U-Net's way up, to what each kind of pattern would show at a place.
+
+    kinds: of patterns, plain not counted; 0 where they are not known
     """
 
-    def __init__(self, unet: UNet2DConditionModel):
+    def __init__(self, unet: UNet2DConditionModel, kinds: int = 0):
         super().__init__()
         widths = {
             _key(name): module.to_q.in_features for name, module in unet.named_modules() if name.endswith(".attn1")
         }
-        self.from_bank, self.from_output = (
-            nn.ModuleDict({key: nn.Linear(width, unet.config.in_channels) for key, width in widths.items()}) for _ in range(2)
-        )
+
+        def maps(widths: dict[str, int], out: int) -> nn.ModuleDict:
+            return nn.ModuleDict({key: nn.Linear(width, out) for key, width in widths.items()})
+
+        self.from_bank, self.from_output = (maps(widths, unet.config.in_channels) for _ in range(2))
+        self.kinds = kinds
+        if kinds:
+            self.kind_from_bank, self.kind_from_output = (maps(widths, kinds + 1) for _ in range(2))
+            blocks = {f"up{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.up_blocks)}
+            self.amounts = maps({"pose": unet.config.block_out_channels[0], **blocks}, kinds)
 
 
 class LayerHints:
     """Collects the losses of one forward pass, until `close`. Of each picture's noises, the last counts: with several, it is
     the strongest, where the picture itself tells nothing.
-
-    latents: [B, 4, h, w], of the targets; reference_latents: [R, 4, h, w]; masks: [R, H, W] in 0..1
-    regions: [R, h, w] in 0..1, where in its target the part of each reference is
-    of: for each picture the numbers of its references
     """
 
-    def __init__(
-        self, readouts: Readouts, latents: torch.Tensor, reference_latents: torch.Tensor, masks: torch.Tensor,
-        regions: torch.Tensor, of: tuple[tuple[int, ...], ...],
-    ):
-        self.readouts, self.latents, self.reference_latents = readouts, latents, reference_latents
-        self.masks, self.regions = masks, regions
-        self.covered = torch.stack([regions[list(own)].sum(0) for own in of]).clamp(max=1)
-        self.looking_losses, self.reading_losses = [], []
+    def __init__(self, readouts: Readouts, truth: Truth):
+        self.readouts, self.truth = readouts, truth
+        self.covered = torch.stack([truth.regions[list(own)].sum(0) for own in truth.of]).clamp(max=1)
+        self.losses = {name: [] for name in LOSSES}
         self.closed = False
 
     def look(
@@ -58,24 +85,50 @@ class LayerHints:
         grid: tuple[int, int], heads: int,
     ):
         """One picture's attention in one layer. q, k: [T, C]; the rest as `looking_loss` has it."""
-        loss = looking_loss(q, k, keys, counts, _pooled(self.regions[list(own)], grid), heads)
-        if not self.closed:
-            self.looking_losses.append(loss)
+        self._add("looking", looking_loss(q, k, keys, counts, _pooled(self.truth.regions[list(own)], grid), heads))
 
     def read_layer(self, layer: str, bank: torch.Tensor, output: torch.Tensor, grid: tuple[int, int]):
         """One layer. bank: [R, T, C], features of the references; output: [B * N, T, C], of each picture N times in a row"""
-        output = rearrange(output, "(b n) t c -> b n t c", b=len(self.latents))[:, -1]
-        losses = [
-            _error(self.readouts.from_bank[_key(layer)](bank), self.reference_latents, self.masks, grid),
-            _error(self.readouts.from_output[_key(layer)](output), self.latents, self.covered, grid),
+        truth, readouts, key = self.truth, self.readouts, _key(layer)
+        output = self._last(output)
+        self._add("reading", _error(readouts.from_bank[key](bank), truth.reference_latents, truth.masks, grid))
+        self._add("reading", _error(readouts.from_output[key](output), truth.latents, self.covered, grid))
+        patterned = truth.kinds >= 0
+        if not readouts.kinds or not patterned.any():
+            return
+        weights = _pooled(truth.masks, grid)[patterned]
+        mean = (weights[..., None] * bank[patterned]).sum(1) / weights.sum(1)[:, None].clamp(min=1e-6)
+        self._add("naming", F.cross_entropy(readouts.kind_from_bank[key](mean).float(), truth.kinds[patterned]))
+        logits = readouts.kind_from_output[key](output).float().log_softmax(-1)
+        weights = _pooled(truth.regions, grid)
+        named = [
+            (weights[r], logits[i, :, truth.kinds[r]]) for i, own in enumerate(truth.of) for r in own if truth.kinds[r] >= 0
         ]
-        if not self.closed:
-            self.reading_losses += losses
+        weights, logits = (torch.cat(values) for values in zip(*named))
+        self._add("naming", -(weights * logits).sum() / weights.sum().clamp(min=1))
 
-    def close(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean losses of looking and of reading. What gradient checkpointing computes again is not kept."""
+    def read_block(self, block: str, output: torch.Tensor):
+        """The pose, or a block of the U-Net's way up. output: [B * N, C, h', w'], of each picture N times in a row"""
+        truth = self.truth
+        if not self.readouts.kinds or (truth.kinds < 0).all():
+            return
+        cloth = torch.stack([truth.regions[[r for r in own if truth.kinds[r] >= 0]].sum(0) for own in truth.of]).clamp(max=1)
+        tokens = rearrange(self._last(output), "b c h w -> b (h w) c")
+        self._add("weaving", _error(self.readouts.amounts[block](tokens), truth.amounts, cloth, tuple(output.shape[-2:])))
+
+    def close(self) -> dict[str, torch.Tensor]:
+        """The mean of each kind of loss, by LOSSES. What gradient checkpointing computes again is not kept."""
         self.closed = True
-        return torch.stack(self.looking_losses).mean(), torch.stack(self.reading_losses).mean()
+        zero = self.truth.latents.new_zeros(())
+        return {name: torch.stack(losses).mean() if losses else zero for name, losses in self.losses.items()}
+
+    def _last(self, output: torch.Tensor) -> torch.Tensor:
+        """Of each picture the last noise."""
+        return rearrange(output, "(b n) ... -> b n ...", b=len(self.truth.latents))[:, -1]
+
+    def _add(self, name: str, loss: torch.Tensor):
+        if not self.closed:
+            self.losses[name].append(loss)
 
 
 def looking_loss(
@@ -105,7 +158,7 @@ def _key(layer: str) -> str:
 
 
 def _error(values: torch.Tensor, latents: torch.Tensor, weights: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Mean square. values: [N, T, 4]; latents: [N, 4, h, w]; weights: [N, H, W] in 0..1"""
+    """Mean square. values: [N, T, C]; latents: [N, C, h, w]; weights: [N, H, W] in 0..1"""
     weights = _pooled(weights, grid)
     errors = ((values.float() - _pooled(latents, grid)) ** 2).mean(-1)
     return (weights * errors).sum() / weights.sum().clamp(min=1)

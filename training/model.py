@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from diffusers import AutoencoderKL
 from attention.image_attention import MAX_IMAGE_TOKENS
 
 from .config import TrainConfig
-from .hints import LayerHints, Readouts
+from .hints import LOSSES, LayerHints, Readouts, Truth
 from .networks import Networks, tokenize
 from .processors import Banks, References, token_grids
 
@@ -25,6 +26,8 @@ class Batch(NamedTuple):
     reference_latents: [R, 4, H/8, W/8], scaled; labels: [R, 77] token ids; masks: [R, H, W] in 0..1
     images: [R, 3, S, S], as the image encoder takes them; of: for each picture the numbers of its references
     regions: [R, H/8, W/8] in 0..1, where in its picture each reference's part is to be; [0] where nobody knows
+    amounts: [B, K, H/8, W/8] in 0..1, how much of each kind of pattern each place would show; [0] where nobody knows
+    kinds: [R], each part's kind of pattern, 0 for plain and -1 for none
     """
 
     latents: torch.Tensor
@@ -36,6 +39,8 @@ class Batch(NamedTuple):
     masks: torch.Tensor
     images: torch.Tensor
     regions: torch.Tensor
+    amounts: torch.Tensor
+    kinds: torch.Tensor
     of: tuple[tuple[int, ...], ...]
 
 
@@ -53,7 +58,7 @@ class Parts2Whole(nn.Module):
         self.text_encoder.requires_grad_(config.train_text_encoder)
         self.image_encoder.requires_grad_(config.train_image_encoder)
         torch.manual_seed(config.loop.seed)
-        self.readouts = Readouts(networks.unet) if config.hints else None
+        self.readouts = Readouts(networks.unet, config.pattern_kinds) if config.hints else None
         # What a caption that is left out gives way to: zeros as in the release, or the embedding of the empty text.
         self.empty_tokens = tokenize(networks.tokenizer, [""]) if config.dropout.empty_caption else None
 
@@ -80,9 +85,11 @@ class Parts2Whole(nn.Module):
         if left:
             of_left = tuple(tuple(place[r] for r in own) for own in of)
             if self.readouts:
-                hints = LayerHints(
-                    self.readouts, batch.latents, batch.reference_latents[left], batch.masks[left], batch.regions[left], of_left
+                truth = Truth(
+                    batch.latents, batch.reference_latents[left], batch.masks[left], batch.regions[left], batch.amounts,
+                    batch.kinds[left], of_left,
                 )
+                hints = LayerHints(self.readouts, truth)
             references = References(
                 self.encode_references(batch.reference_latents[left], batch.labels[left]), batch.masks[left], of_left,
                 token_grids(self.unet, *batch.latents.shape[-2:]), hints,
@@ -93,6 +100,8 @@ class Parts2Whole(nn.Module):
             text = torch.where(torch.tensor(no_caption, device=device)[:, None, None], instead, text)
         images = self.embed_images(batch.images, of if dropout.with_images else batch.of, no_caption)
         pose = self.pose_guider(batch.poses)
+        if hints:
+            hints.read_block("pose", pose)
         pose = pose * (batch.has_pose & ~torch.tensor(no_pose, device=device))[:, None, None, None]
 
         # Each picture with several noises, one after another.
@@ -115,9 +124,9 @@ class Parts2Whole(nn.Module):
         losses["loss"] = losses["noise"]
         if self.readouts:
             # The same names in every step and process, also where all references were left out.
-            zero = torch.zeros((), device=device)
-            losses["looking"], losses["reading"] = hints.close() if hints else (zero, zero)
-            losses["loss"] = losses["noise"] + self.config.hints * (losses["looking"] + losses["reading"])
+            told = hints.close() if hints else dict.fromkeys(LOSSES, torch.zeros((), device=device))
+            losses |= told
+            losses["loss"] = losses["noise"] + self.config.hints * sum(told.values())
         return losses
 
     def denoise(
@@ -125,17 +134,17 @@ class Parts2Whole(nn.Module):
         pose: torch.Tensor | None, references: References | None,
     ) -> torch.Tensor:
         """The U-Net's prediction. latents: [B * N, 4, h, w], each picture of references.of N times in a row"""
-        unet = self.unet
-        hook = None
-        if pose is not None:
-            hook = unet.conv_in.register_forward_hook(lambda module, inputs, output: output + pose)
-        try:
+        unet, hints = self.unet, references and references.hints
+        with ExitStack() as hooks:
+            if pose is not None:
+                hook = unet.conv_in.register_forward_hook(lambda module, inputs, output: output + pose)
+                hooks.callback(hook.remove)
+            for i, block in enumerate(unet.up_blocks if hints else ()):
+                hook = block.register_forward_hook(lambda module, inputs, output, name=f"up{i}": hints.read_block(name, output))
+                hooks.callback(hook.remove)
             return unet(
                 latents, timesteps, text, cross_attention_kwargs={"references": references, "image_tokens": images}
             ).sample
-        finally:
-            if hook:
-                hook.remove()
 
     def encode_references(self, latents: torch.Tensor, labels: torch.Tensor) -> Banks:
         """norm1 of every self-attention layer (section 3.2). latents: [R, 4, h, w]; labels: [R, 77] token ids"""

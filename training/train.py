@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from omegaconf import OmegaConf
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .config import TrainConfig, read_config
-from .dataset import ReferencePicture, open_dataset
+from .dataset import Patterns, ReferencePicture, open_dataset
 from .loop import fit
 from .model import Batch, Parts2Whole, encode_batch, encode_pictures
 from .networks import Networks, build_networks, save_networks, tokenize
@@ -99,6 +100,7 @@ class Encoded(Dataset):
             if references else torch.zeros(0, 77, dtype=torch.long),
             "masks": torch.stack(masks) if masks else blank[:0],
             "regions": token_regions(sample.regions, width, height) if sample.regions else torch.zeros(0),
+            **token_patterns(sample.patterns, len(references), width, height),
             "images": torch.tensor(np.array(images), dtype=torch.float16),
         }
 
@@ -128,6 +130,8 @@ def collate(items: list[dict]) -> Batch:
         torch.cat([item["masks"] for item in items]).float() / 255,
         torch.cat([item["images"] for item in items]).float(),
         torch.cat([item["regions"] for item in items]).float(),
+        torch.stack([item["amounts"] for item in items]).float(),
+        torch.cat([item["kinds"] for item in items]),
         tuple(tuple(range(a, b)) for a, b in zip(starts, starts[1:])),
     )
 
@@ -136,6 +140,14 @@ def token_regions(regions: tuple[Image.Image, ...], width: int, height: int) -> 
     """How much of each place of the latent a part covers. [R, H/8, W/8] in 0..1"""
     size = (width // 8, height // 8)
     return torch.stack([pixels(region.resize(size, Image.Resampling.BOX)).half() / 255 for region in regions])
+
+
+def token_patterns(patterns: Patterns | None, references: int, width: int, height: int) -> dict[str, torch.Tensor]:
+    """amounts: [K, H/8, W/8] in 0..1, or [0] where nobody knows; kinds: [R], -1 for none"""
+    if patterns is None:
+        return {"amounts": torch.zeros(0), "kinds": torch.full((references,), -1)}
+    amounts = F.adaptive_avg_pool2d(torch.from_numpy(patterns.amounts), (height // 8, width // 8))
+    return {"amounts": amounts.half(), "kinds": torch.tensor([-1 if kind is None else kind for kind in patterns.kinds])}
 
 
 def crop_to_frame(image: Image.Image, size: tuple[int, int], method=Image.Resampling.BICUBIC) -> Image.Image:

@@ -1,10 +1,12 @@
 """What the hints ask of each layer."""
 
+import math
+
 import pytest
 import torch
 
 from attention.shared_attention import ReferenceKeys
-from training.hints import LayerHints, Readouts, looking_loss
+from training.hints import LOSSES, LayerHints, Readouts, Truth, looking_loss
 
 
 def test_the_looking_loss_is_smallest_where_the_target_looks_at_its_part():
@@ -22,7 +24,9 @@ class TwoLayers(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = type("Config", (), {"in_channels": 4})
+        self.config = type("Config", (), {"in_channels": 4, "block_out_channels": (4, 4)})
+        self.up_blocks = [torch.nn.Module()]
+        self.up_blocks[0].resnets = [type("Resnet", (), {"out_channels": 4})]
         for i, width in enumerate((4, 6)):
             block = torch.nn.Module()
             block.attn1 = torch.nn.Module()
@@ -32,18 +36,22 @@ class TwoLayers(torch.nn.Module):
 
 @pytest.fixture
 def readouts():
-    """The first layer's tell their tokens' values as they are, the second's tell zeros."""
-    readouts = Readouts(TwoLayers())
+    """The first layer's, the pose's and the block's tell their tokens' values as they are, the second layer's tell zeros. Three
+    kinds of patterns are known besides plain."""
+    readouts = Readouts(TwoLayers(), 3)
     with torch.no_grad():
-        for heads in (readouts.from_bank, readouts.from_output):
-            for parameter in heads.parameters():
-                parameter.zero_()
+        for parameter in readouts.parameters():
+            parameter.zero_()
+        for heads in (readouts.from_bank, readouts.from_output, readouts.kind_from_bank, readouts.kind_from_output):
             heads["block0_attn1"].weight.copy_(torch.eye(4))
+        for name in ("pose", "up0"):
+            readouts.amounts[name].weight.copy_(torch.eye(4)[:3])
     return readouts
 
 
 def make_hints(readouts, regions=None, of=((0, 1), ())):
-    """Two pictures of 2x3 tokens, of which the first has two references, one on the left and one on the right."""
+    """Two pictures of 2x3 tokens, of which the first has two references, one on the left with pattern 2, and one on the right that
+    has none."""
     generator = torch.Generator().manual_seed(0)
     latents, references = torch.randn(2, 4, 2, 3, generator=generator), torch.randn(2, 4, 2, 3, generator=generator)
     masks = torch.zeros(2, 16, 24)
@@ -51,7 +59,8 @@ def make_hints(readouts, regions=None, of=((0, 1), ())):
     if regions is None:
         regions = torch.zeros(2, 2, 3)
         regions[0, :, 0] = regions[1, :, 2] = 1
-    return LayerHints(readouts, latents, references, masks, regions, of)
+    amounts = torch.rand(2, 3, 2, 3, generator=generator)
+    return LayerHints(readouts, Truth(latents, references, masks, regions, amounts, torch.tensor([2, -1]), of))
 
 
 def tokens(latents):
@@ -64,25 +73,25 @@ def values(losses):
 
 def test_each_layer_is_read_where_the_parts_are(readouts):
     hints = make_hints(readouts)
-    bank, output = tokens(hints.reference_latents), tokens(hints.latents).repeat_interleave(2, 0)
+    bank, output = tokens(hints.truth.reference_latents), tokens(hints.truth.latents).repeat_interleave(2, 0)
     # Elsewhere, in other noises and in pictures without references anything may be.
     bank[0, 1], bank[1, 0] = 9, 9
     output[0], output[1, 1], output[2:] = 9, 9, 9
     hints.read_layer("block0.attn1", bank, output, (2, 3))
-    assert values(hints.reading_losses) == pytest.approx([0, 0], abs=1e-6)
+    assert values(hints.losses["reading"]) == pytest.approx([0, 0], abs=1e-6)
     bank[0, 0] += 1
     output[1, 0] += 2
     hints.read_layer("block0.attn1", bank, output, (2, 3))
     # One of the four tokens that count is off by 1, or by 2.
-    assert values(hints.reading_losses[2:]) == pytest.approx([1 / 4, 4 / 4])
+    assert values(hints.losses["reading"][2:]) == pytest.approx([1 / 4, 4 / 4])
 
 
 def test_layers_of_other_widths_and_grids_are_read_too(readouts):
     hints = make_hints(readouts)
     hints.read_layer("block1.attn1", torch.randn(2, 2, 6), torch.randn(4, 2, 6), (2, 1))
     # Each of the two tokens is a row, of whose three places a third counts.
-    expected = [(latents.mean(-1) ** 2).mean().item() for latents in (hints.reference_latents, hints.latents[:1])]
-    assert values(hints.reading_losses) == pytest.approx(expected)
+    expected = [(latents.mean(-1) ** 2).mean().item() for latents in (hints.truth.reference_latents, hints.truth.latents[:1])]
+    assert values(hints.losses["reading"]) == pytest.approx(expected)
 
 
 def test_each_reference_is_looked_at_in_its_own_region(readouts):
@@ -95,7 +104,7 @@ def test_each_reference_is_looked_at_in_its_own_region(readouts):
     for regions in (right, right.flip(0), right.roll(1, -1)):
         hints = make_hints(readouts, regions)
         hints.look(q, own, ReferenceKeys(keys, keys, None), [2, 1], (0, 1), (2, 3), heads=1)
-        losses += values(hints.looking_losses)
+        losses += values(hints.losses["looking"])
     assert losses[0] < min(losses[1:])
 
 
@@ -104,10 +113,51 @@ def test_what_is_computed_again_is_not_kept(readouts):
     hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
     keys = torch.randn(2, 4)
     hints.look(torch.randn(6, 4), torch.randn(6, 4), ReferenceKeys(keys, keys, None), [1, 1], (0, 1), (2, 3), heads=2)
-    looking, reading = hints.close()
-    assert looking == hints.looking_losses[0] and reading == torch.stack(hints.reading_losses).mean()
+    hints.read_block("up0", torch.randn(4, 4, 2, 3))
+    means = hints.close()
+    assert means == {name: torch.stack(hints.losses[name]).mean() for name in LOSSES}
     hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
-    assert len(hints.reading_losses) == 2
+    hints.read_block("up0", torch.randn(4, 4, 2, 3))
+    assert [len(hints.losses[name]) for name in LOSSES] == [1, 2, 2, 1]
+
+
+def test_kinds_of_patterns_are_named_where_their_parts_are(readouts):
+    """Values of 9 for the right kind: where the part is, in the picture that has it, and for the reference that has one."""
+    bank, output = torch.zeros(2, 6, 4), torch.zeros(4, 6, 4)
+    bank[0, [0, 3], 2] = output[1, [0, 3], 2] = 99
+    hints = make_hints(readouts)
+    hints.read_layer("block0.attn1", bank, output, (2, 3))
+    assert values(hints.losses["naming"]) == pytest.approx([0, 0], abs=1e-6)
+    hints.read_layer("block0.attn1", bank.flip(0), output.flip(1), (2, 3))
+    assert values(hints.losses["naming"][2:]) == pytest.approx([math.log(4)] * 2)
+    # A token of two tells it, as strongly as both must.
+    bank[0, 0, 2] = output[1, 0, 2] = 0
+    hints.read_layer("block0.attn1", bank, output, (2, 3))
+    assert values(hints.losses["naming"][4:]) == pytest.approx([0, math.log(4) / 2], abs=1e-6)
+
+
+@pytest.mark.parametrize("name, noises", [("pose", 1), ("up0", 2)])
+def test_patterns_are_read_where_there_is_cloth(readouts, name, noises):
+    """Of the first picture: the second has none, and the part on the right is not of cloth."""
+    hints = make_hints(readouts)
+    output = torch.full((2 * noises, 4, 2, 3), 9.0)
+    output[noises - 1, :3, :, 0] = hints.truth.amounts[0, :, :, 0]
+    hints.read_block(name, output)
+    assert values(hints.losses["weaving"]) == pytest.approx([0], abs=1e-6)
+    output[noises - 1, 0, 1, 0] += 3
+    hints.read_block(name, output)
+    # One of three kinds, at one of two places.
+    assert values(hints.losses["weaving"][1:]) == pytest.approx([9 / 3 / 2])
+
+
+def test_without_cloth_or_kinds_nothing_is_asked_of_patterns(readouts):
+    for each, kinds in ((readouts, [-1, -1]), (Readouts(TwoLayers()), [2, -1])):
+        hints = make_hints(each)
+        hints.truth = hints.truth._replace(kinds=torch.tensor(kinds))
+        hints.read_layer("block0.attn1", torch.randn(2, 6, 4), torch.randn(4, 6, 4), (2, 3))
+        hints.read_block("up0", torch.randn(4, 4, 2, 3))
+        assert not hints.losses["naming"] and not hints.losses["weaving"]
+        assert hints.close()["naming"] == hints.close()["weaving"] == 0
 
 
 def test_half_precision_does_not_overflow():

@@ -28,6 +28,14 @@ class Fabric(NamedTuple):
     frame: Frame
 
 
+class Cloth(NamedTuple):
+    """A piece of fabric as it was laid: where in the picture, how much of each pixel it covers, and where its pattern begins."""
+
+    where: tuple[slice, ...]
+    cover: np.ndarray
+    frame: Frame
+
+
 class Canvas:
     def __init__(self, view: View, labels: list[str], background: Background, skin: Colour):
         self.view, self.labels, self.skin = view, labels, skin
@@ -40,6 +48,7 @@ class Canvas:
         self.image[:] = self._colours(np.s_[:, :, :], Fabric(Wear("", pattern, background.colours), frame))
         # How much of each pixel each part covers, [P + 1, H, W]; the last is the whole figure.
         self.cover = np.zeros((len(labels) + 1, view.height, view.width), np.float32)
+        self.cloths: list[Cloth] = []
 
     def lay(self, label: str | None, shapes: list[Polygon], paint: Colour | Fabric, opacity: float = 1.0, figure: bool = True):
         """Lays the union of some shapes, of a part or of bare skin, over what is there.
@@ -50,6 +59,8 @@ class Canvas:
         if where is None:
             return
         colours = self._colours(where, paint) if isinstance(paint, Fabric) else _flat(paint)
+        if isinstance(paint, Fabric):
+            self.cloths.append(Cloth(where, alpha, paint.frame))
         self.image[where] += opacity * alpha * (colours - self.image[where])
         if figure and opacity == 1:
             self.cover[where] *= 1 - alpha

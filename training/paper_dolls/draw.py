@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .body import SIDES, Body, View
-from .canvas import Canvas, disc, ellipse, tube
+from .canvas import Canvas, Cloth, disc, ellipse, tube
 from .coat import coat_back, coat_front
 from .figure import FACE, HAIR, LOWER, SHOES, UPPER, WHOLE, Colour, Doll, Wear, mix
 from .garments import dress, lower, shoe, sleeve, top, waistband
@@ -16,11 +16,14 @@ from .head import face
 
 
 class Drawing(NamedTuple):
-    """image: [H, W, 3] uint8; regions: for each part how much of a pixel it covers, [H, W] in 0..1; figure: the same of all"""
+    """image: [H, W, 3] uint8; regions: for each part how much of a pixel it covers, [H, W] in 0..1; figure: the same of all
+    cloths: what has a pattern or could have one, as it was laid
+    """
 
     image: np.ndarray
     regions: dict[str, np.ndarray]
     figure: np.ndarray
+    cloths: list[Cloth]
 
 
 def draw_doll(doll: Doll, view: View) -> Drawing:
@@ -53,7 +56,7 @@ def draw_doll(doll: Doll, view: View) -> Drawing:
     cover = canvas.cover
     return Drawing(
         np.ascontiguousarray((canvas.image * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)),
-        dict(zip(wears, cover)), cover[-1],
+        dict(zip(wears, cover)), cover[-1], canvas.cloths,
     )
 
 

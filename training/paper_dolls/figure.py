@@ -47,6 +47,7 @@ COLOURS = (
     (0.42, 0.45, 0.50), (0.97, 0.96, 0.93),
 )
 PATTERN_SHARES = (0.25, 0.15, 0.15, 0.15, 0.15, 0.15)
+PATTERNED = (UPPER, LOWER, WHOLE)
 BROWN, ROSE, LIPS, WHITE = (0.22, 0.14, 0.11), (0.96, 0.42, 0.42), (0.78, 0.22, 0.26), (0.99, 0.99, 0.97)
 
 Colour = tuple[float, float, float]
@@ -142,7 +143,7 @@ def random_wear(rng: np.random.Generator, label: str, background: Background, sh
     first = _random_colour(rng, avoid)
     if label == HAIR:
         return Wear(shape, "plain", (first, hair if shape in HEADWEAR else first))
-    pattern = str(rng.choice(PATTERNS, p=PATTERN_SHARES)) if label in (UPPER, LOWER, WHOLE) else "plain"
+    pattern = str(rng.choice(PATTERNS, p=PATTERN_SHARES)) if label in PATTERNED else "plain"
     return Wear(shape, pattern, (first, first if pattern == "plain" else _random_colour(rng, avoid, first)))
 
 

@@ -11,12 +11,11 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from .body import SIDES, View
 from .canvas import Polygon, rasterize
-from .figure import BROWN, EYE_COLOURS, FACE, LIPS, LOWER, PATTERNS, SHOES, UPPER, WHITE, WHOLE, Background, Doll, Wear
+from .figure import BROWN, EYE_COLOURS, FACE, LIPS, PATTERNED, PATTERNS, SHOES, WHITE, Background, Doll, Wear
 from .head import blush, eye, mouth
 from .pairs import Pair
 from .pattern import PATTERN_PERIOD, pattern_amount
 
-PATTERNED = (UPPER, LOWER, WHOLE)
 # Smaller regions, in pixels, say too little.
 SMALLEST_REGION, SMALLEST_PATTERN, SMALLEST_FEATURE = 160, 800, 8
 # A region counts as plain if this share of its pixels, the rest being trimmings and folds, is as near to their median in Lab.

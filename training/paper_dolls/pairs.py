@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..dataset import ReferencePicture, Sample
+from ..dataset import Patterns, ReferencePicture, Sample
 from .body import View
 from .draw import Drawing, draw_doll
-from .figure import Doll, Wear, random_doll
+from .figure import PATTERNED, PATTERNS, Doll, Wear, random_doll
+from .pattern import pattern_amount
 from .pose import draw_pose
 
 WIDTH, HEIGHT = 256, 384
@@ -53,6 +54,18 @@ class Pair:
     @property
     def pose(self) -> np.ndarray:
         return draw_pose(self.doll.body, self.view)
+
+    def patterns(self, drawing: Drawing) -> Patterns:
+        """Each kind of pattern where the target's cloth would show it, and the kinds that its parts have."""
+        height, width = self.view.height, self.view.width
+        y, x = np.mgrid[:height, :width] + 0.5
+        amounts = np.zeros((len(PATTERNS) - 1, height, width), np.float32)
+        for where, cover, frame in drawing.cloths:
+            for amount, kind in zip(amounts, PATTERNS[1:]):
+                here = amount[where[1:]]
+                here += cover * (pattern_amount(kind, x[where[1:]], y[where[1:]], self.view, frame) - here)
+        wears = self.doll.wears
+        return Patterns(amounts, tuple(PATTERNS.index(wears[label].pattern) if label in PATTERNED else None for label in wears))
 
     def reference(self, label: str, take: int = 0) -> ReferencePicture:
         """The part on another figure, in another pose, at another scale, with other clothes around it.
@@ -108,6 +121,7 @@ class PaperDolls:
             tuple(pair.reference(label) for label in pair.doll.wears),
             Image.fromarray(pair.pose),
             tuple(_mask(drawing.regions[label]) for label in pair.doll.wears),
+            pair.patterns(drawing),
         )
 
     def picture(self, index: int) -> Image.Image:

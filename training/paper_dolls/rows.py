@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from .figure import FACE, HAIR, LABELS, LOWER, PATTERNS, SHOES, UPPER, WHOLE, random_doll
-from .measure import PATTERNED, SMALLEST_PATTERN, SMALLEST_REGION, Measured, measure, palette, seen
+from .figure import FACE, HAIR, LABELS, LOWER, PATTERNED, PATTERNS, SHOES, UPPER, WHOLE, random_doll
+from .measure import SMALLEST_PATTERN, SMALLEST_REGION, Measured, measure, palette, seen
 from .pairs import Pair
 
 # Never trained on: training takes its figures from other seeds.

@@ -38,6 +38,23 @@ def parts(drawings):
             yield pair, drawing, label, wear, seen(drawing.regions[label])
 
 
+def test_what_a_kind_would_show_is_what_cloth_of_that_kind_shows(drawings):
+    """Painted with its second colour by these amounts, plain cloth becomes the target's own; but for trimmings and folds."""
+    kinds, shares = set(), []
+    for pair, drawing, label, wear, region in parts(drawings):
+        number, patterns = list(pair.doll.wears).index(label), pair.patterns(drawing)
+        assert (patterns.kinds[number] is None) == (label not in PATTERNED)
+        if wear.pattern == "plain" or region.sum() < SMALLEST_PATTERN:
+            continue
+        kinds.add(wear.pattern)
+        assert PATTERNS[patterns.kinds[number]] == wear.pattern
+        amount = patterns.amounts[PATTERNS.index(wear.pattern) - 1][region][:, None]
+        first, second = (np.array(colour) * 255 for colour in wear.colours)
+        off = np.abs(first + amount * (second - first) - drawing.image[region]).max(-1)
+        shares.append(np.mean(off < 3))
+    assert len(kinds) >= 4 and min(shares) > 0.6 and np.mean(shares) > 0.8, shares
+
+
 def test_everything_depends_on_seed_and_index_alone():
     a, b = PaperDolls(4, seed=3)[2], PaperDolls(9, seed=3)[2]
     assert a.caption == b.caption
