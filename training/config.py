@@ -103,14 +103,17 @@ class TrainConfig:
     train_image_encoder: bool = False
     # Of the networks that are saved: float32, float16 or bfloat16.
     save_dtype: str = "float32"
-    # The next two are for data that knows where in the target each part is: paper dolls. The release has neither.
+    # The next five are for data that knows where in the target each part is: paper dolls. The release has none of them.
     # Weight of losses that tell each layer what references are for; from nothing it takes very long without. They are meant for
     # several `noises`, and cannot be switched within a run. See training/hints.py.
     hints: float = 0.0
-    # How many kinds of patterns the data knows, besides plain: the hints then teach these too. 0: none.
-    pattern_kinds: int = 0
+    # How many kinds of parts the data tells apart, and how many of them are patterns: the hints then teach these too.
+    kinds: int = 0
+    patterns: int = 0
     # How much more an error counts in the parts' regions: they are a fifth of a picture, and their colours a third of its loss.
     region_weight: float = 0.0
+    # The same for eyes and mouths, which are a few places each.
+    detail_weight: float = 0.0
     # Different noises on one target, for which its references are encoded once.
     noises: int = 1
 

@@ -20,31 +20,34 @@ class ReferencePicture(NamedTuple):
     mask: Image.Image
 
 
-class Patterns(NamedTuple):
-    """What is known of the patterns in a target.
+class Known(NamedTuple):
+    """What is known of a target besides its picture.
 
-    amounts: [K, H, W] in 0..1, for each kind of pattern how much of its second colour it would show at each pixel of the target,
-        if the cloth there had that kind; 0 where there is no cloth
-    kinds: for each reference the number of its part's kind, of which 0 is plain; None for a part that never has a pattern
+    regions: where each reference's part is (L)
+    details: where small things are that count more (L)
+    amounts: [K, H, W] in 0..1, for each kind of pattern how much of its second colour it would show at each pixel, if the cloth
+        there had that kind; 0 where there is no cloth
+    kinds: for each reference the number of its part's kind: 0 for plain cloth, 1..K for its patterns, above for what other parts
+        are told apart by; -1 for none
     """
 
+    regions: tuple[Image.Image, ...]
+    details: Image.Image
     amounts: np.ndarray
-    kinds: tuple[int | None, ...]
+    kinds: tuple[int, ...]
 
 
 class Sample(NamedTuple):
     """A picture to draw, what says how, and what the person in it wears, seen elsewhere.
 
-    pose: an IUV picture, or None; regions: where in the target each reference's part is (L), or None where nobody knows
-    patterns: the same of its patterns
+    pose: an IUV picture, or None; known: None where nobody knows more
     """
 
     target: Image.Image
     caption: str
     references: tuple[ReferencePicture, ...]
     pose: Image.Image | None
-    regions: tuple[Image.Image, ...] | None = None
-    patterns: Patterns | None = None
+    known: Known | None = None
 
 
 class PartsDataset:

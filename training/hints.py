@@ -19,7 +19,7 @@ from attention.shared_attention import ReferenceKeys
 
 # Of the attention in a part's region, how much should be its reference's.
 LOOK = 0.6
-# What attention looks at, the colours that can be read from features, the kind of pattern, and where the pattern lies.
+# What attention looks at, the colours that can be read from features, the kind of a part, and where its pattern lies.
 LOSSES = ("looking", "reading", "naming", "weaving")
 
 
@@ -28,8 +28,9 @@ class Truth(NamedTuple):
 
     latents: [B, 4, h, w], of the targets; reference_latents: [R, 4, h, w]; masks: [R, H, W] in 0..1
     regions: [R, h, w] in 0..1, where in its target the part of each reference is
-    amounts: [B, K, h, w] in 0..1, for each kind of pattern how much of it each place would show; kinds: [R], of each reference's
-        part, 0 for plain, -1 where it has none. Both are empty where patterns are not known
+    amounts: [B, K, h, w] in 0..1, for each kind of pattern how much of it each place would show; empty where nobody knows
+    kinds: [R], of each reference's part: 0 for plain cloth, 1..K for its patterns, above for other things that parts are told apart
+        by, such as the colours of eyes; -1 for none
     of: for each picture the numbers of its references
     """
 
@@ -46,13 +47,13 @@ class Readouts(nn.Module):
     """Linear maps from a network's features to what they should tell. They serve training only.
 
     For each self-attention layer, by its name with underscores for dots, to the latents at its tokens' places, and to the kind
-    of a part's pattern: from the features that the appearance encoder gives, and from what the attention adds to the U-Net's.
+    of a part: from the features that the appearance encoder gives, and from what the attention adds to the U-Net's.
     For the pose and for each block of the U-Net's way up, to what each kind of pattern would show at a place.
 
-    kinds: of patterns, plain not counted; 0 where they are not known
+    patterns: how many kinds of them there are, plain not counted; kinds: how many of all. 0 where they are not known
     """
 
-    def __init__(self, unet: UNet2DConditionModel, kinds: int = 0):
+    def __init__(self, unet: UNet2DConditionModel, patterns: int = 0, kinds: int = 0):
         super().__init__()
         widths = {
             _key(name): module.to_q.in_features for name, module in unet.named_modules() if name.endswith(".attn1")
@@ -62,11 +63,12 @@ class Readouts(nn.Module):
             return nn.ModuleDict({key: nn.Linear(width, out) for key, width in widths.items()})
 
         self.from_bank, self.from_output = (maps(widths, unet.config.in_channels) for _ in range(2))
-        self.kinds = kinds
+        self.patterns, self.kinds = patterns, kinds
         if kinds:
-            self.kind_from_bank, self.kind_from_output = (maps(widths, kinds + 1) for _ in range(2))
+            self.kind_from_bank, self.kind_from_output = (maps(widths, kinds) for _ in range(2))
+        if patterns:
             blocks = {f"up{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.up_blocks)}
-            self.amounts = maps({"pose": unet.config.block_out_channels[0], **blocks}, kinds)
+            self.amounts = maps({"pose": unet.config.block_out_channels[0], **blocks}, patterns)
 
 
 class LayerHints:
@@ -93,12 +95,12 @@ class LayerHints:
         output = self._last(output)
         self._add("reading", _error(readouts.from_bank[key](bank), truth.reference_latents, truth.masks, grid))
         self._add("reading", _error(readouts.from_output[key](output), truth.latents, self.covered, grid))
-        patterned = truth.kinds >= 0
-        if not readouts.kinds or not patterned.any():
+        known = truth.kinds >= 0
+        if not readouts.kinds or not known.any():
             return
-        weights = _pooled(truth.masks, grid)[patterned]
-        mean = (weights[..., None] * bank[patterned]).sum(1) / weights.sum(1)[:, None].clamp(min=1e-6)
-        self._add("naming", F.cross_entropy(readouts.kind_from_bank[key](mean).float(), truth.kinds[patterned]))
+        weights = _pooled(truth.masks, grid)[known]
+        mean = (weights[..., None] * bank[known]).sum(1) / weights.sum(1)[:, None].clamp(min=1e-6)
+        self._add("naming", F.cross_entropy(readouts.kind_from_bank[key](mean).float(), truth.kinds[known]))
         logits = readouts.kind_from_output[key](output).float().log_softmax(-1)
         weights = _pooled(truth.regions, grid)
         named = [
@@ -110,9 +112,10 @@ class LayerHints:
     def read_block(self, block: str, output: torch.Tensor):
         """The pose, or a block of the U-Net's way up. output: [B * N, C, h', w'], of each picture N times in a row"""
         truth = self.truth
-        if not self.readouts.kinds or (truth.kinds < 0).all():
+        cloth = (truth.kinds >= 0) & (truth.kinds <= self.readouts.patterns)
+        if not self.readouts.patterns or not cloth.any():
             return
-        cloth = torch.stack([truth.regions[[r for r in own if truth.kinds[r] >= 0]].sum(0) for own in truth.of]).clamp(max=1)
+        cloth = torch.stack([truth.regions[[r for r in own if cloth[r]]].sum(0) for own in truth.of]).clamp(max=1)
         tokens = rearrange(self._last(output), "b c h w -> b (h w) c")
         self._add("weaving", _error(self.readouts.amounts[block](tokens), truth.amounts, cloth, tuple(output.shape[-2:])))
 

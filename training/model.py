@@ -27,7 +27,8 @@ class Batch(NamedTuple):
     images: [R, 3, S, S], as the image encoder takes them; of: for each picture the numbers of its references
     regions: [R, H/8, W/8] in 0..1, where in its picture each reference's part is to be; [0] where nobody knows
     amounts: [B, K, H/8, W/8] in 0..1, how much of each kind of pattern each place would show; [0] where nobody knows
-    kinds: [R], each part's kind of pattern, 0 for plain and -1 for none
+    kinds: [R], each part's kind, see `training.hints.Truth`
+    details: [B, H/8, W/8] in 0..1, where small things are that count more; [0] where nobody knows
     """
 
     latents: torch.Tensor
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     regions: torch.Tensor
     amounts: torch.Tensor
     kinds: torch.Tensor
+    details: torch.Tensor
     of: tuple[tuple[int, ...], ...]
 
 
@@ -58,7 +60,7 @@ class Parts2Whole(nn.Module):
         self.text_encoder.requires_grad_(config.train_text_encoder)
         self.image_encoder.requires_grad_(config.train_image_encoder)
         torch.manual_seed(config.loop.seed)
-        self.readouts = Readouts(networks.unet, config.pattern_kinds) if config.hints else None
+        self.readouts = Readouts(networks.unet, config.patterns, config.kinds) if config.hints else None
         # What a caption that is left out gives way to: zeros as in the release, or the embedding of the empty text.
         self.empty_tokens = tokenize(networks.tokenizer, [""]) if config.dropout.empty_caption else None
 
@@ -116,9 +118,12 @@ class Parts2Whole(nn.Module):
         target = self.scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
         prediction = self.denoise(noisy, timesteps, text, images, pose, references)
         errors = (prediction.float() - target.float()) ** 2
-        if self.config.region_weight:
+        if self.config.region_weight or self.config.detail_weight:
             covered = torch.stack([batch.regions[list(own)].sum(0) for own in batch.of]).clamp(max=1)
-            weights = 1 + self.config.region_weight * covered.repeat_interleave(noises, 0)[:, None]
+            weights = 1 + self.config.region_weight * covered
+            if self.config.detail_weight:
+                weights = weights + self.config.detail_weight * batch.details
+            weights = weights.repeat_interleave(noises, 0)[:, None]
             errors = errors * weights / weights.mean()
         losses = {"noise": errors.mean()}
         losses["loss"] = losses["noise"]

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .config import TrainConfig, read_config
-from .dataset import Patterns, ReferencePicture, open_dataset
+from .dataset import Known, ReferencePicture, open_dataset
 from .loop import fit
 from .model import Batch, Parts2Whole, encode_batch, encode_pictures
 from .networks import Networks, build_networks, save_networks, tokenize
@@ -38,7 +38,7 @@ class Encoded(Dataset):
     """Samples as tensors. What the frozen VAE makes of them is kept in memory where the configuration says so."""
 
     def __init__(self, samples, networks: Networks, config: TrainConfig):
-        if (config.hints or config.region_weight) and samples[0].regions is None:
+        if (config.hints or config.region_weight) and samples[0].known is None:
             raise ValueError(
                 "hints and region_weight are for data that knows where in the target each part is, such as paper dolls. "
                 "Rows on disk do not tell it: set both to 0."
@@ -99,8 +99,7 @@ class Encoded(Dataset):
             "labels": tokenize(self.networks.tokenizer, [reference.label for reference in references])
             if references else torch.zeros(0, 77, dtype=torch.long),
             "masks": torch.stack(masks) if masks else blank[:0],
-            "regions": token_regions(sample.regions, width, height) if sample.regions else torch.zeros(0),
-            **token_patterns(sample.patterns, len(references), width, height),
+            **token_known(sample.known, len(references), width, height),
             "images": torch.tensor(np.array(images), dtype=torch.float16),
         }
 
@@ -132,22 +131,29 @@ def collate(items: list[dict]) -> Batch:
         torch.cat([item["regions"] for item in items]).float(),
         torch.stack([item["amounts"] for item in items]).float(),
         torch.cat([item["kinds"] for item in items]),
+        torch.stack([item["details"] for item in items]).float(),
         tuple(tuple(range(a, b)) for a, b in zip(starts, starts[1:])),
     )
 
 
-def token_regions(regions: tuple[Image.Image, ...], width: int, height: int) -> torch.Tensor:
-    """How much of each place of the latent a part covers. [R, H/8, W/8] in 0..1"""
-    size = (width // 8, height // 8)
-    return torch.stack([pixels(region.resize(size, Image.Resampling.BOX)).half() / 255 for region in regions])
+def token_known(known: Known | None, references: int, width: int, height: int) -> dict[str, torch.Tensor]:
+    """What is known at each place of the latent, all but the kinds in 0..1, and [0] where nobody knows.
 
+    regions: [R, H/8, W/8]; details: [H/8, W/8]; amounts: [K, H/8, W/8]; kinds: [R]
+    """
+    if known is None:
+        nothing = dict.fromkeys(("regions", "details", "amounts"), torch.zeros(0))
+        return {**nothing, "kinds": torch.full((references,), -1)}
 
-def token_patterns(patterns: Patterns | None, references: int, width: int, height: int) -> dict[str, torch.Tensor]:
-    """amounts: [K, H/8, W/8] in 0..1, or [0] where nobody knows; kinds: [R], -1 for none"""
-    if patterns is None:
-        return {"amounts": torch.zeros(0), "kinds": torch.full((references,), -1)}
-    amounts = F.adaptive_avg_pool2d(torch.from_numpy(patterns.amounts), (height // 8, width // 8))
-    return {"amounts": amounts.half(), "kinds": torch.tensor([-1 if kind is None else kind for kind in patterns.kinds])}
+    def shrink(maps: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(maps, (height // 8, width // 8)).half()
+
+    return {
+        "regions": shrink(torch.stack([pixels(region) for region in known.regions]).float() / 255),
+        "details": shrink(pixels(known.details)[None].float() / 255)[0],
+        "amounts": shrink(torch.from_numpy(known.amounts)),
+        "kinds": torch.tensor(known.kinds),
+    }
 
 
 def crop_to_frame(image: Image.Image, size: tuple[int, int], method=Image.Resampling.BICUBIC) -> Image.Image:

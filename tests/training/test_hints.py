@@ -38,7 +38,7 @@ class TwoLayers(torch.nn.Module):
 def readouts():
     """The first layer's, the pose's and the block's tell their tokens' values as they are, the second layer's tell zeros. Three
     kinds of patterns are known besides plain."""
-    readouts = Readouts(TwoLayers(), 3)
+    readouts = Readouts(TwoLayers(), 3, 4)
     with torch.no_grad():
         for parameter in readouts.parameters():
             parameter.zero_()

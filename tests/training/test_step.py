@@ -134,6 +134,21 @@ def test_errors_in_regions_can_count_more(toy_networks, configure):
     assert loss(weighted, batch.regions) != pytest.approx(expected, rel=1e-3)
 
 
+def test_errors_in_details_can_count_more(toy_networks, configure):
+    networks, _, batch = toy_networks
+    settings = ("hints=0", "region_weight=0")
+    weighted, plain = (Parts2Whole(networks, configure(*settings, f"detail_weight={weight}")) for weight in (9, 0))
+
+    def loss(model, details):
+        return model(batch._replace(details=details), torch.Generator().manual_seed(0))["loss"].item()
+
+    expected = loss(plain, batch.details)
+    nowhere, somewhere = torch.zeros_like(batch.details), torch.zeros_like(batch.details)
+    somewhere[:, 2:4] = 1
+    assert loss(weighted, nowhere) == pytest.approx(expected) == pytest.approx(loss(weighted, nowhere + 1), rel=1e-5)
+    assert loss(weighted, somewhere) != pytest.approx(expected, rel=1e-3)
+
+
 def test_hints_need_data_that_knows_the_regions(tmp_path, configure):
     write(PaperDolls(1, 0, 64, 96), tmp_path / "data")
     config = configure("data.paper_dolls=0", f"data.rows={tmp_path / 'data' / 'train.jsonl'}", "data.cache_latents=false")

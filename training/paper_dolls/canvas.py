@@ -100,6 +100,16 @@ def rasterize(view: View, shapes: list[Polygon]) -> tuple[tuple[slice, ...] | No
     return np.s_[:, low[1] : high[1], low[0] : high[0]], alpha
 
 
+def coverage(view: View, shapes: list[Polygon]) -> np.ndarray:
+    """How much of each pixel of a whole picture some shapes cover. [H, W] in 0..1"""
+    whole = np.zeros((1, view.height, view.width), np.float32)
+    if shapes:
+        where, alpha = rasterize(view, shapes)
+        if where is not None:
+            whole[where] = alpha
+    return whole[0]
+
+
 def _flat(colour: Colour) -> np.ndarray:
     return np.array(colour, np.float32)[:, None, None]
 

@@ -10,7 +10,7 @@ from scipy.ndimage import binary_erosion
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from .body import SIDES, View
-from .canvas import Polygon, rasterize
+from .canvas import coverage
 from .figure import BROWN, EYE_COLOURS, FACE, LIPS, PATTERNED, PATTERNS, SHOES, WHITE, Background, Doll, Wear
 from .head import blush, eye, mouth
 from .pairs import Pair
@@ -136,7 +136,7 @@ def find_features(image: np.ndarray, doll: Doll, view: View, face: np.ndarray) -
         shapes[f"{side} eye"] = [iris], over_it, own
     found = {}
     for name, (inside, outside, colour) in shapes.items():
-        place = (face > 0.9) & (_coverage(view, inside) > 0.9) & (_coverage(view, outside) < 0.1)
+        place = (face > 0.9) & (coverage(view, inside) > 0.9) & (coverage(view, outside) < 0.1)
         if place.sum() >= SMALLEST_FEATURE:
             colours = list(dict.fromkeys([colour, skin, WHITE, BROWN, *(() if name == "mouth" else EYE_COLOURS)]))
             median = np.median(rgb2lab(image[place][None])[0], 0)
@@ -166,13 +166,3 @@ def change(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> float:
 
 def _lab(*colours) -> np.ndarray:
     return rgb2lab(np.array(colours)[None])[0]
-
-
-def _coverage(view: View, shapes: list[Polygon]) -> np.ndarray:
-    """[H, W] in 0..1"""
-    whole = np.zeros((1, view.height, view.width), np.float32)
-    if shapes:
-        where, alpha = rasterize(view, shapes)
-        if where is not None:
-            whole[where] = alpha
-    return whole[0]

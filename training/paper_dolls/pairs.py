@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..dataset import Patterns, ReferencePicture, Sample
-from .body import View
+from ..dataset import Known, ReferencePicture, Sample
+from .body import SIDES, View
+from .canvas import coverage
 from .draw import Drawing, draw_doll
-from .figure import PATTERNED, PATTERNS, Doll, Wear, random_doll
+from .figure import EYE_COLOURS, FACE, PATTERNED, PATTERNS, Doll, Wear, random_doll
+from .head import eye, mouth
 from .pattern import pattern_amount
 from .pose import draw_pose
 
@@ -55,8 +57,8 @@ class Pair:
     def pose(self) -> np.ndarray:
         return draw_pose(self.doll.body, self.view)
 
-    def patterns(self, drawing: Drawing) -> Patterns:
-        """Each kind of pattern where the target's cloth would show it, and the kinds that its parts have."""
+    def known(self, drawing: Drawing) -> Known:
+        """What training is told of the target. Kinds are the patterns, then the colours of eyes; details are irises and mouths."""
         height, width = self.view.height, self.view.width
         y, x = np.mgrid[:height, :width] + 0.5
         amounts = np.zeros((len(PATTERNS) - 1, height, width), np.float32)
@@ -64,8 +66,13 @@ class Pair:
             for amount, kind in zip(amounts, PATTERNS[1:]):
                 here = amount[where[1:]]
                 here += cover * (pattern_amount(kind, x[where[1:]], y[where[1:]], self.view, frame) - here)
-        wears = self.doll.wears
-        return Patterns(amounts, tuple(PATTERNS.index(wears[label].pattern) if label in PATTERNED else None for label in wears))
+        doll = self.doll
+        features = [eye(doll.body, sign)[0] for sign in SIDES.values()] + mouth(doll.body, doll.wears[FACE])[0]
+        return Known(
+            tuple(_mask(drawing.regions[label]) for label in doll.wears),
+            _mask(coverage(self.view, features) * drawing.regions[FACE]),
+            amounts, tuple(_kind(label, wear) for label, wear in doll.wears.items()),
+        )
 
     def reference(self, label: str, take: int = 0) -> ReferencePicture:
         """The part on another figure, in another pose, at another scale, with other clothes around it.
@@ -120,8 +127,7 @@ class PaperDolls:
             pair.doll.caption,
             tuple(pair.reference(label) for label in pair.doll.wears),
             Image.fromarray(pair.pose),
-            tuple(_mask(drawing.regions[label]) for label in pair.doll.wears),
-            pair.patterns(drawing),
+            pair.known(drawing),
         )
 
     def picture(self, index: int) -> Image.Image:
@@ -152,6 +158,12 @@ def write(dataset: PaperDolls, folder: Path):
                 _save(reference.image, folder / row["appearance"][reference.label])
                 _save(reference.mask, folder / row["mask"][reference.label])
             rows.write(json.dumps(row) + "\n")
+
+
+def _kind(label: str, wear: Wear) -> int:
+    if label in PATTERNED:
+        return PATTERNS.index(wear.pattern)
+    return len(PATTERNS) + EYE_COLOURS.index(wear.colours[1]) if label == FACE else -1
 
 
 def _mask(region: np.ndarray) -> Image.Image:

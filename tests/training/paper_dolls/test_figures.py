@@ -8,9 +8,8 @@ import pytest
 
 from training.config import DataConfig
 from training.dataset import PartsDataset, open_dataset
-from training.paper_dolls.figure import FACE, HEADWEAR, LABELS, PATTERNS, SHAPES
+from training.paper_dolls.figure import EYE_COLOURS, FACE, HEADWEAR, LABELS, LIPS, PATTERNED, PATTERNS, SHAPES
 from training.paper_dolls.measure import (
-    PATTERNED,
     SMALLEST_PATTERN,
     SMALLEST_REGION,
     colour_error,
@@ -42,17 +41,28 @@ def test_what_a_kind_would_show_is_what_cloth_of_that_kind_shows(drawings):
     """Painted with its second colour by these amounts, plain cloth becomes the target's own; but for trimmings and folds."""
     kinds, shares = set(), []
     for pair, drawing, label, wear, region in parts(drawings):
-        number, patterns = list(pair.doll.wears).index(label), pair.patterns(drawing)
-        assert (patterns.kinds[number] is None) == (label not in PATTERNED)
+        number, known = list(pair.doll.wears).index(label), pair.known(drawing)
+        assert (0 <= known.kinds[number] < len(PATTERNS)) == (label in PATTERNED)
         if wear.pattern == "plain" or region.sum() < SMALLEST_PATTERN:
             continue
         kinds.add(wear.pattern)
-        assert PATTERNS[patterns.kinds[number]] == wear.pattern
-        amount = patterns.amounts[PATTERNS.index(wear.pattern) - 1][region][:, None]
+        assert PATTERNS[known.kinds[number]] == wear.pattern
+        amount = known.amounts[PATTERNS.index(wear.pattern) - 1][region][:, None]
         first, second = (np.array(colour) * 255 for colour in wear.colours)
         off = np.abs(first + amount * (second - first) - drawing.image[region]).max(-1)
         shares.append(np.mean(off < 3))
     assert len(kinds) >= 4 and min(shares) > 0.6 and np.mean(shares) > 0.8, shares
+
+
+def test_what_is_known_of_faces_tells_their_eyes(drawings):
+    for pair, drawing in zip(PAIRS, drawings):
+        known, wear = pair.known(drawing), pair.doll.wears[FACE]
+        assert known.kinds[list(pair.doll.wears).index(FACE)] == len(PATTERNS) + EYE_COLOURS.index(wear.colours[1])
+        details = np.asarray(known.details) > 250
+        colours = np.round([255 * np.array(colour) for colour in (wear.colours[1], LIPS)])
+        shown = [np.abs(drawing.image[details] - colour).max(-1) < 3 for colour in colours]
+        # The rest is pupils, teeth and glasses.
+        assert min(np.mean(each) for each in shown) > 0.1 and np.mean(np.any(shown, 0)) > 0.4
 
 
 def test_everything_depends_on_seed_and_index_alone():
