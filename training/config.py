@@ -103,13 +103,15 @@ class TrainConfig:
     train_image_encoder: bool = False
     # Of the networks that are saved: float32, float16 or bfloat16.
     save_dtype: str = "float32"
-    # The next five are for data that knows where in the target each part is: paper dolls. The release has none of them.
+    # The next six are for data that knows where in the target each part is: paper dolls. The release has none of them.
     # Weight of losses that tell each layer what references are for; from nothing it takes very long without. They are meant for
     # several `noises`, and cannot be switched within a run. See training/hints.py.
     hints: float = 0.0
     # How many kinds of parts the data tells apart, and how many of them are patterns: the hints then teach these too.
     kinds: int = 0
     patterns: int = 0
+    # Whether they teach the two colours of each part, too.
+    colours: bool = False
     # How much more an error counts in the parts' regions: they are a fifth of a picture, and their colours a third of its loss.
     region_weight: float = 0.0
     # The same for eyes and mouths, which are a few places each.

@@ -19,8 +19,11 @@ from attention.shared_attention import ReferenceKeys
 
 # Of the attention in a part's region, how much should be its reference's.
 LOOK = 0.6
-# What attention looks at, the colours that can be read from features, the kind of a part, and where its pattern lies.
-LOSSES = ("looking", "reading", "naming", "weaving")
+# What attention looks at, the latents that can be read from features, the kind of a part, its two colours, and where its pattern
+# lies.
+LOSSES = ("looking", "reading", "naming", "colouring", "weaving")
+# So that colours vary as much as latents do.
+CONTRAST = 4.0
 
 
 class Truth(NamedTuple):
@@ -31,6 +34,7 @@ class Truth(NamedTuple):
     amounts: [B, K, h, w] in 0..1, for each kind of pattern how much of it each place would show; empty where nobody knows
     kinds: [R], of each reference's part: 0 for plain cloth, 1..K for its patterns, above for other things that parts are told apart
         by, such as the colours of eyes; -1 for none
+    colours: [R, 6], RGB in 0..1 of each part's colour and of its pattern's, or its eyes'; empty where nobody knows
     of: for each picture the numbers of its references
     """
 
@@ -40,20 +44,23 @@ class Truth(NamedTuple):
     regions: torch.Tensor
     amounts: torch.Tensor
     kinds: torch.Tensor
+    colours: torch.Tensor
     of: tuple[tuple[int, ...], ...]
 
 
 class Readouts(nn.Module):
     """Linear maps from a network's features to what they should tell. They serve training only.
 
-    For each self-attention layer, by its name with underscores for dots, to the latents at its tokens' places, and to the kind
-    of a part: from the features that the appearance encoder gives, and from what the attention adds to the U-Net's.
+    For each self-attention layer, by its name with underscores for dots, to the latents at its tokens' places, to the kind of a
+    part, and to its two colours: from the features that the appearance encoder gives, and from what the attention adds to the
+    U-Net's.
     For the pose and for each block of the U-Net's way up, to what each kind of pattern would show at a place.
 
     patterns: how many kinds of them there are, plain not counted; kinds: how many of all. 0 where they are not known
+    colours: whether a part's two colours are known
     """
 
-    def __init__(self, unet: UNet2DConditionModel, patterns: int = 0, kinds: int = 0):
+    def __init__(self, unet: UNet2DConditionModel, patterns: int = 0, kinds: int = 0, colours: bool = False):
         super().__init__()
         widths = {
             _key(name): module.to_q.in_features for name, module in unet.named_modules() if name.endswith(".attn1")
@@ -66,6 +73,9 @@ class Readouts(nn.Module):
         self.patterns, self.kinds = patterns, kinds
         if kinds:
             self.kind_from_bank, self.kind_from_output = (maps(widths, kinds) for _ in range(2))
+        self.colours = colours
+        if colours:
+            self.colours_from_bank, self.colours_from_output = (maps(widths, 6) for _ in range(2))
         if patterns:
             blocks = {f"up{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.up_blocks)}
             self.amounts = maps({"pose": unet.config.block_out_channels[0], **blocks}, patterns)
@@ -79,6 +89,7 @@ class LayerHints:
     def __init__(self, readouts: Readouts, truth: Truth):
         self.readouts, self.truth = readouts, truth
         self.covered = torch.stack([truth.regions[list(own)].sum(0) for own in truth.of]).clamp(max=1)
+        self.target_of = [i for _, i in sorted((r, i) for i, own in enumerate(truth.of) for r in own)]
         self.losses = {name: [] for name in LOSSES}
         self.closed = False
 
@@ -95,19 +106,22 @@ class LayerHints:
         output = self._last(output)
         self._add("reading", _error(readouts.from_bank[key](bank), truth.reference_latents, truth.masks, grid))
         self._add("reading", _error(readouts.from_output[key](output), truth.latents, self.covered, grid))
+        # Of each reference its mean, and what its target makes of it at all places.
+        inside, regions = _pooled(truth.masks, grid), _pooled(truth.regions, grid)
+        bank = (inside[..., None] * bank).sum(1) / inside.sum(1)[:, None].clamp(min=1e-6)
+        output = output[self.target_of]
         known = truth.kinds >= 0
-        if not readouts.kinds or not known.any():
-            return
-        weights = _pooled(truth.masks, grid)[known]
-        mean = (weights[..., None] * bank[known]).sum(1) / weights.sum(1)[:, None].clamp(min=1e-6)
-        self._add("naming", F.cross_entropy(readouts.kind_from_bank[key](mean).float(), truth.kinds[known]))
-        logits = readouts.kind_from_output[key](output).float().log_softmax(-1)
-        weights = _pooled(truth.regions, grid)
-        named = [
-            (weights[r], logits[i, :, truth.kinds[r]]) for i, own in enumerate(truth.of) for r in own if truth.kinds[r] >= 0
-        ]
-        weights, logits = (torch.cat(values) for values in zip(*named))
-        self._add("naming", -(weights * logits).sum() / weights.sum().clamp(min=1))
+        if readouts.kinds and known.any():
+            kinds = truth.kinds[:, None].expand(-1, output.shape[1])
+            logits = readouts.kind_from_output[key](output).float().transpose(1, 2)
+            errors = F.cross_entropy(logits, kinds, ignore_index=-1, reduction="none")
+            self._add("naming", F.cross_entropy(readouts.kind_from_bank[key](bank).float(), truth.kinds, ignore_index=-1))
+            self._add("naming", _mean(errors, regions * known[:, None]))
+        if readouts.colours:
+            colours = CONTRAST * (truth.colours - 0.5)
+            errors = (readouts.colours_from_output[key](output).float() - colours[:, None]) ** 2
+            self._add("colouring", F.mse_loss(readouts.colours_from_bank[key](bank).float(), colours))
+            self._add("colouring", _mean(errors.mean(-1), regions))
 
     def read_block(self, block: str, output: torch.Tensor):
         """The pose, or a block of the U-Net's way up. output: [B * N, C, h', w'], of each picture N times in a row"""
@@ -164,6 +178,10 @@ def _error(values: torch.Tensor, latents: torch.Tensor, weights: torch.Tensor, g
     """Mean square. values: [N, T, C]; latents: [N, C, h, w]; weights: [N, H, W] in 0..1"""
     weights = _pooled(weights, grid)
     errors = ((values.float() - _pooled(latents, grid)) ** 2).mean(-1)
+    return _mean(errors, weights)
+
+
+def _mean(errors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (weights * errors).sum() / weights.sum().clamp(min=1)
 
 

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     images: [R, 3, S, S], as the image encoder takes them; of: for each picture the numbers of its references
     regions: [R, H/8, W/8] in 0..1, where in its picture each reference's part is to be; [0] where nobody knows
     amounts: [B, K, H/8, W/8] in 0..1, how much of each kind of pattern each place would show; [0] where nobody knows
-    kinds: [R], each part's kind, see `training.hints.Truth`
+    kinds, colours: [R] and [R, 6], of each part, see `training.hints.Truth`
     details: [B, H/8, W/8] in 0..1, where small things are that count more; [0] where nobody knows
     """
 
@@ -42,6 +42,7 @@ class Batch(NamedTuple):
     regions: torch.Tensor
     amounts: torch.Tensor
     kinds: torch.Tensor
+    colours: torch.Tensor
     details: torch.Tensor
     of: tuple[tuple[int, ...], ...]
 
@@ -60,7 +61,7 @@ class Parts2Whole(nn.Module):
         self.text_encoder.requires_grad_(config.train_text_encoder)
         self.image_encoder.requires_grad_(config.train_image_encoder)
         torch.manual_seed(config.loop.seed)
-        self.readouts = Readouts(networks.unet, config.patterns, config.kinds) if config.hints else None
+        self.readouts = Readouts(networks.unet, config.patterns, config.kinds, config.colours) if config.hints else None
         # What a caption that is left out gives way to: zeros as in the release, or the embedding of the empty text.
         self.empty_tokens = tokenize(networks.tokenizer, [""]) if config.dropout.empty_caption else None
 
@@ -89,7 +90,7 @@ class Parts2Whole(nn.Module):
             if self.readouts:
                 truth = Truth(
                     batch.latents, batch.reference_latents[left], batch.masks[left], batch.regions[left], batch.amounts,
-                    batch.kinds[left], of_left,
+                    batch.kinds[left], batch.colours[left] if len(batch.colours) else batch.colours, of_left,
                 )
                 hints = LayerHints(self.readouts, truth)
             references = References(

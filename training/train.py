@@ -131,6 +131,7 @@ def collate(items: list[dict]) -> Batch:
         torch.cat([item["regions"] for item in items]).float(),
         torch.stack([item["amounts"] for item in items]).float(),
         torch.cat([item["kinds"] for item in items]),
+        torch.cat([item["colours"] for item in items]).float(),
         torch.stack([item["details"] for item in items]).float(),
         tuple(tuple(range(a, b)) for a, b in zip(starts, starts[1:])),
     )
@@ -139,10 +140,10 @@ def collate(items: list[dict]) -> Batch:
 def token_known(known: Known | None, references: int, width: int, height: int) -> dict[str, torch.Tensor]:
     """What is known at each place of the latent, all but the kinds in 0..1, and [0] where nobody knows.
 
-    regions: [R, H/8, W/8]; details: [H/8, W/8]; amounts: [K, H/8, W/8]; kinds: [R]
+    regions: [R, H/8, W/8]; details: [H/8, W/8]; amounts: [K, H/8, W/8]; kinds: [R]; colours: [R, 6]
     """
     if known is None:
-        nothing = dict.fromkeys(("regions", "details", "amounts"), torch.zeros(0))
+        nothing = dict.fromkeys(("regions", "details", "amounts", "colours"), torch.zeros(0))
         return {**nothing, "kinds": torch.full((references,), -1)}
 
     def shrink(maps: torch.Tensor) -> torch.Tensor:
@@ -153,6 +154,7 @@ def token_known(known: Known | None, references: int, width: int, height: int) -
         "details": shrink(pixels(known.details)[None].float() / 255)[0],
         "amounts": shrink(torch.from_numpy(known.amounts)),
         "kinds": torch.tensor(known.kinds),
+        "colours": torch.from_numpy(known.colours).half(),
     }
 
 

@@ -38,12 +38,14 @@ class TwoLayers(torch.nn.Module):
 def readouts():
     """The first layer's, the pose's and the block's tell their tokens' values as they are, the second layer's tell zeros. Three
     kinds of patterns are known besides plain."""
-    readouts = Readouts(TwoLayers(), 3, 4)
+    readouts = Readouts(TwoLayers(), 3, 4, True)
     with torch.no_grad():
         for parameter in readouts.parameters():
             parameter.zero_()
         for heads in (readouts.from_bank, readouts.from_output, readouts.kind_from_bank, readouts.kind_from_output):
             heads["block0_attn1"].weight.copy_(torch.eye(4))
+        for heads in (readouts.colours_from_bank, readouts.colours_from_output):
+            heads["block0_attn1"].weight[-1, 0] = 1
         for name in ("pose", "up0"):
             readouts.amounts[name].weight.copy_(torch.eye(4)[:3])
     return readouts
@@ -60,7 +62,8 @@ def make_hints(readouts, regions=None, of=((0, 1), ())):
         regions = torch.zeros(2, 2, 3)
         regions[0, :, 0] = regions[1, :, 2] = 1
     amounts = torch.rand(2, 3, 2, 3, generator=generator)
-    return LayerHints(readouts, Truth(latents, references, masks, regions, amounts, torch.tensor([2, -1]), of))
+    colours = torch.tensor([[0.5] * 6, [0.5] * 5 + [0.75]])
+    return LayerHints(readouts, Truth(latents, references, masks, regions, amounts, torch.tensor([2, -1]), colours, of))
 
 
 def tokens(latents):
@@ -118,7 +121,7 @@ def test_what_is_computed_again_is_not_kept(readouts):
     assert means == {name: torch.stack(hints.losses[name]).mean() for name in LOSSES}
     hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
     hints.read_block("up0", torch.randn(4, 4, 2, 3))
-    assert [len(hints.losses[name]) for name in LOSSES] == [1, 2, 2, 1]
+    assert [len(hints.losses[name]) for name in LOSSES] == [1, 2, 2, 2, 1]
 
 
 def test_kinds_of_patterns_are_named_where_their_parts_are(readouts):
@@ -134,6 +137,18 @@ def test_kinds_of_patterns_are_named_where_their_parts_are(readouts):
     bank[0, 0, 2] = output[1, 0, 2] = 0
     hints.read_layer("block0.attn1", bank, output, (2, 3))
     assert values(hints.losses["naming"][4:]) == pytest.approx([0, math.log(4) / 2], abs=1e-6)
+
+
+def test_colours_are_read_where_their_parts_are(readouts):
+    """The second part's last value is 1 above the middle, by contrast: it is told by the first channel."""
+    bank, output = torch.zeros(2, 6, 4), torch.zeros(4, 6, 4)
+    bank[1, [2, 5], 0] = output[1, [2, 5], 0] = 1
+    hints = make_hints(readouts)
+    hints.read_layer("block0.attn1", bank, output, (2, 3))
+    assert values(hints.losses["colouring"]) == pytest.approx([0, 0], abs=1e-6)
+    hints.read_layer("block0.attn1", 0 * bank, 0 * output, (2, 3))
+    # One of two parts, and of six values.
+    assert values(hints.losses["colouring"][2:]) == pytest.approx([1 / 12, 1 / 12])
 
 
 @pytest.mark.parametrize("name, noises", [("pose", 1), ("up0", 2)])
