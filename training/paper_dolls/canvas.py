@@ -41,11 +41,9 @@ class Canvas:
         self.view, self.labels, self.skin = view, labels, skin
         y, x = np.mgrid[: view.height, : view.width].astype(np.float32) + 0.5
         self.x, self.y = x, y
-        frame = Frame(np.zeros(2), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
         # [3, H, W]
         self.image = np.empty((3, view.height, view.width), np.float32)
-        pattern = {"plain": "plain", "striped": "stripes", "dotted": "dots"}[background.pattern]
-        self.image[:] = self._colours(np.s_[:, :, :], Fabric(Wear("", pattern, background.colours), frame))
+        self.image[:] = _flat(background.colours[0])
         # How much of each pixel each part covers, [P + 1, H, W]; the last is the whole figure.
         self.cover = np.zeros((len(labels) + 1, view.height, view.width), np.float32)
         self.cloths: list[Cloth] = []

@@ -30,7 +30,6 @@ BACKGROUNDS = {
     "white": (0.96, 0.96, 0.95), "grey": (0.80, 0.81, 0.83), "pink": (0.97, 0.78, 0.85), "yellow": (0.99, 0.92, 0.62),
     "green": (0.80, 0.92, 0.77), "blue": (0.75, 0.87, 0.97), "purple": (0.86, 0.80, 0.95), "turquoise": (0.70, 0.91, 0.88),
 }
-BACKGROUND_PATTERNS = ("plain", "striped", "dotted")
 # The clothes' colours keep away from the background's, and the two of a pattern from each other, in RGB.
 BACKGROUND_CONTRAST, PATTERN_CONTRAST = 0.30, 0.50
 # Of those who have hair, most have one of these.
@@ -91,11 +90,10 @@ class Wear(NamedTuple):
 @dataclass(frozen=True)
 class Background:
     name: str
-    pattern: str
 
     @property
     def colours(self) -> tuple[Colour, Colour]:
-        """The second is that of the pattern, and of the shadow on the ground."""
+        """The second is that of the shadow on the ground."""
         colour = BACKGROUNDS[self.name]
         return colour, tuple(0.92 * value for value in colour)
 
@@ -110,16 +108,15 @@ class Doll:
     def caption(self) -> str:
         """What a caption of DeepFashion-MultiModal would say: shapes, and neither colours nor patterns of the clothes."""
         clothes = [self.wears[label].shape for label in (UPPER, LOWER, WHOLE, SHOES) if label in self.wears]
-        pattern = "" if self.background.pattern == "plain" else f"{self.background.pattern} "
         return (
             f"a person with {self.wears[HAIR].shape}, in {', '.join(clothes[:-1])} and {clothes[-1]}, "
-            f"on a {pattern}{self.background.name} background"
+            f"on a {self.background.name} background"
         )
 
 
 def random_doll(rng: np.random.Generator, fixed: Mapping[str, Wear] = MappingProxyType({})) -> Doll:
     """A random figure. fixed: what it wears for certain, by label"""
-    background = Background(str(rng.choice(list(BACKGROUNDS))), str(rng.choice(BACKGROUND_PATTERNS, p=(0.6, 0.2, 0.2))))
+    background = Background(str(rng.choice(list(BACKGROUNDS))))
     whole = fixed[WHOLE].shape if WHOLE in fixed else rng.choice([None, *SHAPES[WHOLE]], p=(0.4, 0.15, 0.15, 0.3))
     if UPPER in fixed or LOWER in fixed:
         whole = "an open coat" if WHOLE in fixed or whole == "an open coat" else None

@@ -149,7 +149,7 @@ def find_figure(image: np.ndarray, background: Background) -> np.ndarray:
     """The pixels that have none of the background's colours. [H, W] bool"""
     lab = rgb2lab(image)
     first, second = _lab(*background.colours)
-    # Between the two colours of a pattern lie those of its edges.
+    # Between the two colours lie those of the shadow's edge.
     mixed = [first + t * (second - first) for t in (0.0, 0.5, 1.0)]
     return np.min([deltaE_ciede2000(lab, colour[None, None]) for colour in mixed], axis=0) > FIGURE_DISTANCE
 
