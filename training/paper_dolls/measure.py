@@ -19,7 +19,7 @@ from .pattern import PATTERN_PERIOD, pattern_amount
 # Smaller regions, in pixels, say too little.
 SMALLEST_REGION, SMALLEST_PATTERN, SMALLEST_FEATURE = 160, 800, 8
 # A region counts as plain if this share of its pixels, the rest being trimmings and folds, is as near to their median in Lab.
-PLAIN_SHARE, PLAIN_SPREAD = 0.75, 12.0
+PLAIN_SHARE, PLAIN_SPREAD = 0.685, 12.0
 # Fewer are enough where no pattern is found: a coat shows its lapels and its inside.
 TRIMMED_SHARE = 0.4
 # In Lab: above it a pixel is not the background's; and below it a feature has its colour.
