@@ -117,6 +117,7 @@ class Doll:
 def random_doll(rng: np.random.Generator, fixed: Mapping[str, Wear] = MappingProxyType({})) -> Doll:
     """A random figure. fixed: what it wears for certain, by label"""
     background = Background(str(rng.choice(list(BACKGROUNDS))))
+    rng.random()  # once a background's pattern: the figures of a seed stay what they were
     whole = fixed[WHOLE].shape if WHOLE in fixed else rng.choice([None, *SHAPES[WHOLE]], p=(0.4, 0.15, 0.15, 0.3))
     if UPPER in fixed or LOWER in fixed:
         whole = "an open coat" if WHOLE in fixed or whole == "an open coat" else None
