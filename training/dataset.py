@@ -29,6 +29,7 @@ class Known(NamedTuple):
         there had that kind; 0 where there is no cloth
     kinds: for each reference the number of its part's kind: 0 for plain cloth, 1..K for its patterns, above for what other parts
         are told apart by; -1 for none
+    all_kinds: how many of them there are
     colours: [R, 6], RGB in 0..1 of each reference's part, and of its pattern or of a face's eyes
     """
 
@@ -36,6 +37,7 @@ class Known(NamedTuple):
     details: Image.Image
     amounts: np.ndarray
     kinds: tuple[int, ...]
+    all_kinds: int
     colours: np.ndarray
 
 

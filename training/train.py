@@ -38,11 +38,18 @@ class Encoded(Dataset):
     """Samples as tensors. What the frozen VAE makes of them is kept in memory where the configuration says so."""
 
     def __init__(self, samples, networks: Networks, config: TrainConfig):
-        if (config.hints or config.region_weight) and samples[0].known is None:
+        known = samples[0].known
+        if (config.hints or config.region_weight or config.detail_weight) and known is None:
             raise ValueError(
-                "hints and region_weight are for data that knows where in the target each part is, such as paper dolls. "
-                "Rows on disk do not tell it: set both to 0."
+                "hints, region_weight and detail_weight are for data that knows where in the target each part is, such as paper "
+                "dolls. Rows on disk do not tell it: set all three to 0."
             )
+        for name, told in (("patterns", known and len(known.amounts)), ("kinds", known and known.all_kinds)):
+            if getattr(config, name) not in (0, told):
+                raise ValueError(
+                    f"{name} is {getattr(config, name)} in the configuration, and the data knows {told or 'none'}: set it to that, or "
+                    "to 0."
+                )
         self.samples, self.networks, self.config = samples, networks, config
         self.kept = []
         if config.data.cache_latents:

@@ -13,7 +13,8 @@ TOKENIZER = GOLDEN / "checkpoint" / "tokenizer"
 SMALL = (
     "data.paper_dolls=6", "data.width=64", "data.height=96", "data.cache_latents=true", "loop.workers=0", "loop.batch_size=2",
     "loop.save_every=2", "loop.preview_every=100", "loop.log_every=1", "noises=2", "dropout.all_references=0.05",
-    "dropout.each_reference=0.3", "hints=0.3", "region_weight=10", "new.unet.block_out_channels=[32,32]",
+    "dropout.each_reference=0.3", "hints=0.3", "region_weight=10", "kinds=10", "patterns=5", "colours=true",
+    "detail_weight=9", "new.unet.block_out_channels=[32,32]",
     "new.unet.down_block_types=[CrossAttnDownBlock2D,CrossAttnDownBlock2D]",
     "new.unet.up_block_types=[CrossAttnUpBlock2D,CrossAttnUpBlock2D]", f"new.tokenizer={TOKENIZER}",
 )

@@ -121,7 +121,8 @@ def test_each_dropout_takes_away_what_it_names_and_nothing_else(toy_networks, co
 
 def test_errors_in_regions_can_count_more(toy_networks, configure):
     networks, _, batch = toy_networks
-    weighted, plain = (Parts2Whole(networks, configure("hints=0", f"region_weight={weight}")) for weight in (9, 0))
+    settings = ("hints=0", "detail_weight=0")
+    weighted, plain = (Parts2Whole(networks, configure(*settings, f"region_weight={weight}")) for weight in (9, 0))
     shares = torch.tensor([1.0 / len(batch.of[0])] * len(batch.of[0]) + [1.0 / len(batch.of[1])] * len(batch.of[1]))
 
     def loss(model, regions):
@@ -152,5 +153,12 @@ def test_errors_in_details_can_count_more(toy_networks, configure):
 def test_hints_need_data_that_knows_the_regions(tmp_path, configure):
     write(PaperDolls(1, 0, 64, 96), tmp_path / "data")
     config = configure("data.paper_dolls=0", f"data.rows={tmp_path / 'data' / 'train.jsonl'}", "data.cache_latents=false")
-    with pytest.raises(ValueError, match="set both to 0"):
+    with pytest.raises(ValueError, match="set all three to 0"):
         Encoded(open_dataset(config.data), build_networks(config), config)
+
+
+@pytest.mark.parametrize("setting, told", [("kinds=6", "kinds is 6 .* knows 10"), ("patterns=4", "patterns is 4 .* knows 5")])
+def test_what_the_data_does_not_know_is_not_taught(configure, setting, told):
+    config = configure(setting, "data.cache_latents=false")
+    with pytest.raises(ValueError, match=told):
+        Encoded(open_dataset(config.data), None, config)

@@ -72,7 +72,7 @@ class Pair:
             tuple(_mask(drawing.regions[label]) for label in doll.wears),
             _mask(coverage(self.view, features) * drawing.regions[FACE]),
             amounts, tuple(_kind(label, wear) for label, wear in doll.wears.items()),
-            np.array([np.concatenate(wear.colours) for wear in doll.wears.values()]),
+            len(PATTERNS) + len(EYE_COLOURS), np.array([np.concatenate(wear.colours) for wear in doll.wears.values()]),
         )
 
     def reference(self, label: str, take: int = 0) -> ReferencePicture:
