@@ -45,11 +45,9 @@ class Encoded(Dataset):
                 "dolls. Rows on disk do not tell it: set all three to 0."
             )
         for name, told in (("patterns", known and len(known.amounts)), ("kinds", known and known.all_kinds)):
-            if getattr(config, name) not in (0, told):
-                raise ValueError(
-                    f"{name} is {getattr(config, name)} in the configuration, and the data knows {told or 'none'}: set it to that, or "
-                    "to 0."
-                )
+            asked = getattr(config, name)
+            if asked not in (0, told):
+                raise ValueError(f"{name} is {asked} in the configuration, and the data knows {told or 'none'}: set that, or 0.")
         self.samples, self.networks, self.config = samples, networks, config
         self.kept = []
         if config.data.cache_latents:
