@@ -54,7 +54,8 @@ class Readouts(nn.Module):
     For each self-attention layer, by its name with underscores for dots, to the latents at its tokens' places, to the kind of a
     part, and to its two colours: from the features that the appearance encoder gives, and from what the attention adds to the
     U-Net's.
-    For the pose and for each block of the U-Net's way up, to what each kind of pattern would show at a place.
+    For the pose and for each block of the U-Net's way up, to what each kind of pattern would show at a place; for these blocks also
+    to what the part there does show.
 
     patterns: how many kinds of them there are, plain not counted; kinds: how many of all. 0 where they are not known
     colours: whether a part's two colours are known
@@ -79,6 +80,7 @@ class Readouts(nn.Module):
         if patterns:
             blocks = {f"up{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.up_blocks)}
             self.amounts = maps({"pose": unet.config.block_out_channels[0], **blocks}, patterns)
+            self.amount = maps(blocks, 1)
 
 
 class LayerHints:
@@ -129,9 +131,18 @@ class LayerHints:
         cloth = (truth.kinds >= 0) & (truth.kinds <= self.readouts.patterns)
         if not self.readouts.patterns or not cloth.any():
             return
-        cloth = torch.stack([truth.regions[[r for r in own if cloth[r]]].sum(0) for own in truth.of]).clamp(max=1)
-        tokens = rearrange(self._last(output), "b c h w -> b (h w) c")
-        self._add("weaving", _error(self.readouts.amounts[block](tokens), truth.amounts, cloth, tuple(output.shape[-2:])))
+        own = [[r for r in own if cloth[r]] for own in truth.of]
+        weights = torch.stack([truth.regions[numbers].sum(0) for numbers in own]).clamp(max=1)
+        tokens, grid = rearrange(self._last(output), "b c h w -> b (h w) c"), tuple(output.shape[-2:])
+        self._add("weaving", _error(self.readouts.amounts[block](tokens), truth.amounts, weights, grid))
+        if block in self.readouts.amount:
+            # Plain cloth shows none.
+            kinds = F.one_hot(truth.kinds.clamp(0, self.readouts.patterns), self.readouts.patterns + 1)[:, 1:].to(truth.amounts)
+            shown = torch.stack([
+                (truth.regions[numbers][:, None] * kinds[numbers][..., None, None] * amounts).sum((0, 1))
+                for numbers, amounts in zip(own, truth.amounts)
+            ])
+            self._add("weaving", _error(self.readouts.amount[block](tokens), shown[:, None], weights, grid))
 
     def close(self) -> dict[str, torch.Tensor]:
         """The mean of each kind of loss, by LOSSES. What gradient checkpointing computes again is not kept."""

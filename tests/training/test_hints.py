@@ -48,6 +48,7 @@ def readouts():
             heads["block0_attn1"].weight[-1, 0] = 1
         for name in ("pose", "up0"):
             readouts.amounts[name].weight.copy_(torch.eye(4)[:3])
+        readouts.amount["up0"].weight[0, 3] = 1
     return readouts
 
 
@@ -121,7 +122,7 @@ def test_what_is_computed_again_is_not_kept(readouts):
     assert means == {name: torch.stack(hints.losses[name]).mean() for name in LOSSES}
     hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
     hints.read_block("up0", torch.randn(4, 4, 2, 3))
-    assert [len(hints.losses[name]) for name in LOSSES] == [1, 2, 2, 2, 1]
+    assert [len(hints.losses[name]) for name in LOSSES] == [1, 2, 2, 2, 2]
 
 
 def test_kinds_of_patterns_are_named_where_their_parts_are(readouts):
@@ -157,12 +158,25 @@ def test_patterns_are_read_where_there_is_cloth(readouts, name, noises):
     hints = make_hints(readouts)
     output = torch.full((2 * noises, 4, 2, 3), 9.0)
     output[noises - 1, :3, :, 0] = hints.truth.amounts[0, :, :, 0]
+    # What the part shows is what its kind, the second, would show.
+    output[noises - 1, 3, :, 0] = hints.truth.amounts[0, 1, :, 0]
     hints.read_block(name, output)
-    assert values(hints.losses["weaving"]) == pytest.approx([0], abs=1e-6)
+    losses = 1 if name == "pose" else 2
+    assert values(hints.losses["weaving"]) == pytest.approx([0] * losses, abs=1e-6)
     output[noises - 1, 0, 1, 0] += 3
+    output[noises - 1, 3, 1, 0] += 1
     hints.read_block(name, output)
     # One of three kinds, at one of two places.
-    assert values(hints.losses["weaving"][1:]) == pytest.approx([9 / 3 / 2])
+    assert values(hints.losses["weaving"][losses:]) == pytest.approx([9 / 3 / 2, 1 / 2][:losses])
+
+
+def test_plain_cloth_shows_no_pattern(readouts):
+    hints = make_hints(readouts)
+    hints.truth = hints.truth._replace(kinds=torch.tensor([0, -1]))
+    output = torch.zeros(2, 4, 2, 3)
+    output[0, :3, :, 0] = hints.truth.amounts[0, :, :, 0]
+    hints.read_block("up0", output)
+    assert values(hints.losses["weaving"]) == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_without_cloth_or_kinds_nothing_is_asked_of_patterns(readouts):
