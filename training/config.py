@@ -107,7 +107,8 @@ class TrainConfig:
     # Weight of losses that tell each layer what references are for; from nothing it takes very long without. They are meant for
     # several `noises`, and cannot be switched within a run. See training/hints.py.
     hints: float = 0.0
-    # How many kinds of parts the data tells apart, and how many of them are patterns: the hints then teach these too.
+    # How many kinds of parts the data tells apart, plain cloth included, and how many of them are patterns: the hints then teach
+    # these too. Like `hints`, neither these nor `colours` can be switched within a run.
     kinds: int = 0
     patterns: int = 0
     # Whether they teach the two colours of each part, too.

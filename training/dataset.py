@@ -26,7 +26,7 @@ class Known(NamedTuple):
     regions: where each reference's part is (L)
     details: where small things are that count more (L)
     amounts: [K, H, W] in 0..1, for each kind of pattern how much of its second colour it would show at each pixel, if the cloth
-        there had that kind; 0 where there is no cloth
+        there had that kind; what lies over cloth, such as arms and hems, is left out of account
     kinds: for each reference the number of its part's kind: 0 for plain cloth, 1..K for its patterns, above for what other parts
         are told apart by; -1 for none
     all_kinds: how many of them there are

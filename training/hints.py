@@ -126,7 +126,10 @@ class LayerHints:
             self._add("colouring", _mean(errors.mean(-1), regions))
 
     def read_block(self, block: str, output: torch.Tensor):
-        """The pose, or a block of the U-Net's way up. output: [B * N, C, h', w'], of each picture N times in a row"""
+        """The pose, or a block of the U-Net's way up. output: [B * N, C, h', w'], of each picture N times in a row
+
+        Every picture is meant to have a pose: without one nothing tells where a pattern lies.
+        """
         truth = self.truth
         cloth = (truth.kinds >= 0) & (truth.kinds <= self.readouts.patterns)
         if not self.readouts.patterns or not cloth.any():

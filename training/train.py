@@ -30,6 +30,8 @@ from .model import Batch, Parts2Whole, encode_batch, encode_pictures
 from .networks import Networks, build_networks, save_networks, tokenize
 from .preview import preview_pictures
 
+# Of the files of latents: another number where what is drawn, or what is kept of it, has changed, so that no old file is taken.
+KEPT = 2
 # Keeps this random stream apart from those of the pictures.
 CUT_OUT = 1000
 
@@ -38,23 +40,14 @@ class Encoded(Dataset):
     """Samples as tensors. What the frozen VAE makes of them is kept in memory where the configuration says so."""
 
     def __init__(self, samples, networks: Networks, config: TrainConfig):
-        known = samples[0].known
-        if (config.hints or config.region_weight or config.detail_weight) and known is None:
-            raise ValueError(
-                "hints, region_weight and detail_weight are for data that knows where in the target each part is, such as paper "
-                "dolls. Rows on disk do not tell it: set all three to 0."
-            )
-        for name, told in (("patterns", known and len(known.amounts)), ("kinds", known and known.all_kinds)):
-            asked = getattr(config, name)
-            if asked not in (0, told):
-                raise ValueError(f"{name} is {asked} in the configuration, and the data knows {told or 'none'}: set that, or 0.")
+        _check_known(samples, config)
         self.samples, self.networks, self.config = samples, networks, config
         self.kept = []
         if config.data.cache_latents:
             # Beside the output, for a run that goes on, and for the other processes.
+            scale = networks.vae.config.scaling_factor
             told = json.dumps(
-                [asdict(config.data), networks.vae.config.scaling_factor, config.pretrained, config.image_encoder, config.new],
-                sort_keys=True,
+                [KEPT, asdict(config.data), scale, config.pretrained, config.image_encoder, config.new], sort_keys=True
             )
             file = Path(config.loop.output) / f"latents-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
             with PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).main_process_first():
@@ -107,6 +100,24 @@ class Encoded(Dataset):
             **token_known(sample.known, len(references), width, height),
             "images": torch.tensor(np.array(images), dtype=torch.float16),
         }
+
+
+def _check_known(samples, config: TrainConfig):
+    """raises: ValueError where the configuration asks for more than the data knows of its targets"""
+    asked = {name: getattr(config, name) for name in ("kinds", "patterns", "colours") if getattr(config, name)}
+    if asked and not config.hints:
+        raise ValueError(f"{', '.join(asked)}: these say what the hints teach, and `hints` is 0. Set `hints`, or leave them out.")
+    if not (config.hints or config.region_weight or config.detail_weight):
+        return
+    known = samples[0].known
+    if known is None:
+        raise ValueError(
+            "hints, region_weight and detail_weight are for data that knows where in the target each part is, such as paper "
+            "dolls. Rows on disk do not tell it: set all three to 0."
+        )
+    for name, told in (("patterns", len(known.amounts)), ("kinds", known.all_kinds)):
+        if asked.get(name, told) != told:
+            raise ValueError(f"{name} is {asked[name]} in the configuration, and the data knows {told}: set it to that, or to 0.")
 
 
 class _Items(Dataset):

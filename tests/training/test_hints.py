@@ -126,7 +126,7 @@ def test_what_is_computed_again_is_not_kept(readouts):
 
 
 def test_kinds_of_patterns_are_named_where_their_parts_are(readouts):
-    """Values of 9 for the right kind: where the part is, in the picture that has it, and for the reference that has one."""
+    """Values of 99 for the right kind: where the part is, in the picture that has it, and for the reference that has one."""
     bank, output = torch.zeros(2, 6, 4), torch.zeros(4, 6, 4)
     bank[0, [0, 3], 2] = output[1, [0, 3], 2] = 99
     hints = make_hints(readouts)
@@ -150,6 +150,26 @@ def test_colours_are_read_where_their_parts_are(readouts):
     hints.read_layer("block0.attn1", 0 * bank, 0 * output, (2, 3))
     # One of two parts, and of six values.
     assert values(hints.losses["colouring"][2:]) == pytest.approx([1 / 12, 1 / 12])
+
+
+def test_each_part_is_told_in_its_own_picture(readouts):
+    """The first reference is the second picture's, with pattern 2, and the other way round."""
+    hints = make_hints(readouts, of=((1,), (0,)))
+    bank, output = torch.zeros(2, 6, 4), torch.zeros(4, 6, 4)
+    bank[0, [0, 3], 2] = output[3, [0, 3], 2] = 99
+    bank[1, [2, 5], 0] = output[1, [2, 5], 0] = 1
+    hints.read_layer("block0.attn1", bank, output, (2, 3))
+    assert values(hints.losses["naming"]) == pytest.approx([0, 0], abs=1e-6)
+    assert values(hints.losses["colouring"]) == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_half_precision_is_read_too(readouts):
+    hints = make_hints(readouts)
+    with torch.autocast("cpu", torch.bfloat16):
+        hints.read_layer("block0.attn1", torch.randn(2, 6, 4).bfloat16(), torch.randn(4, 6, 4).bfloat16(), (2, 3))
+        hints.read_block("up0", torch.randn(4, 4, 2, 3).bfloat16())
+        means = hints.close()
+    assert all(means[name].isfinite() and means[name].dtype == torch.float32 for name in ("reading", "naming", "colouring"))
 
 
 @pytest.mark.parametrize("name, noises", [("pose", 1), ("up0", 2)])

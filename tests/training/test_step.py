@@ -157,6 +157,30 @@ def test_hints_need_data_that_knows_the_regions(tmp_path, configure):
         Encoded(open_dataset(config.data), build_networks(config), config)
 
 
+def test_without_what_hints_may_teach_they_are_the_two_of_old(toy_networks, configure):
+    networks, _, batch = toy_networks
+    config = configure("kinds=0", "patterns=0", "colours=false", "detail_weight=0")
+    model = Parts2Whole(networks, config)
+    losses = {name: value.item() for name, value in model(batch, torch.Generator().manual_seed(0)).items()}
+    assert {name.split(".")[0] for name, _ in model.readouts.named_parameters()} == {"from_bank", "from_output"}
+    assert losses["naming"] == losses["colouring"] == losses["weaving"] == 0 < min(losses["looking"], losses["reading"])
+    assert losses["loss"] == pytest.approx(losses["noise"] + config.hints * (losses["looking"] + losses["reading"]))
+
+
+def test_latents_of_what_was_drawn_otherwise_are_not_taken(toy_networks, configure, tmp_path, monkeypatch):
+    networks, _, _ = toy_networks
+    config = configure("data.paper_dolls=1", f"loop.output={tmp_path}")
+    for kept, files in ((2, 1), (2, 1), (3, 2)):
+        monkeypatch.setattr("training.train.KEPT", kept)
+        Encoded(open_dataset(config.data), networks, config)
+        assert len([*tmp_path.glob("latents-*.safetensors")]) == files
+
+
+def test_what_hints_teach_needs_hints(configure):
+    with pytest.raises(ValueError, match="kinds, patterns, colours: .* `hints` is 0"):
+        Encoded(None, None, configure("hints=0"))
+
+
 @pytest.mark.parametrize("setting, told", [("kinds=6", "kinds is 6 .* knows 10"), ("patterns=4", "patterns is 4 .* knows 5")])
 def test_what_the_data_does_not_know_is_not_taught(configure, setting, told):
     config = configure(setting, "data.cache_latents=false")
