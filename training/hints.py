@@ -31,10 +31,10 @@ class Truth(NamedTuple):
 
     latents: [B, 4, h, w], of the targets; reference_latents: [R, 4, h, w]; masks: [R, H, W] in 0..1
     regions: [R, h, w] in 0..1, where in its target the part of each reference is
-    amounts: [B, K, h, w] in 0..1, for each kind of pattern how much of it each place would show; empty where nobody knows
+    amounts: [B, K, h, w] in 0..1, for each kind of pattern how much of it each place would show
     kinds: [R], of each reference's part: 0 for plain cloth, 1..K for its patterns, above for other things that parts are told apart
         by, such as the colours of eyes; -1 for none
-    colours: [R, 6], RGB in 0..1 of each part's colour and of its pattern's, or its eyes'; empty where nobody knows
+    colours: [R, 6], RGB in 0..1 of each part's colour and of its pattern's, or its eyes'
     of: for each picture the numbers of its references
     """
 

@@ -90,7 +90,7 @@ class Parts2Whole(nn.Module):
             if self.readouts:
                 truth = Truth(
                     batch.latents, batch.reference_latents[left], batch.masks[left], batch.regions[left], batch.amounts,
-                    batch.kinds[left], batch.colours[left] if len(batch.colours) else batch.colours, of_left,
+                    batch.kinds[left], batch.colours[left], of_left,
                 )
                 hints = LayerHints(self.readouts, truth)
             references = References(
