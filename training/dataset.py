@@ -13,11 +13,15 @@ from .config import DataConfig
 
 
 class ReferencePicture(NamedTuple):
-    """A picture (RGB) that shows a part, its label, and a mask (L) of where."""
+    """A picture (RGB) that shows a part, its label, and a mask (L) of where.
+
+    shown: [H, W] in 0..1, how much of its pattern's colour the part shows at each pixel; None where nobody knows
+    """
 
     label: str
     image: Image.Image
     mask: Image.Image
+    shown: np.ndarray | None = None
 
 
 class Known(NamedTuple):

@@ -7,6 +7,7 @@ takes longer still: its kind, its two colours and where it begins are of no use 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,13 +16,15 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from einops import rearrange
 
+from attention.bank import select_tokens
+from attention.reference_mask import token_mask
 from attention.shared_attention import ReferenceKeys
 
 # Of the attention in a part's region, how much should be its reference's.
 LOOK = 0.6
-# What attention looks at, the latents that can be read from features, the kind of a part, its two colours, and where its pattern
-# lies.
-LOSSES = ("looking", "reading", "naming", "colouring", "weaving")
+# What attention looks at, the latents that can be read from features, the kind of a part, its two colours, where its pattern lies,
+# and what of a pattern attention looks at from there.
+LOSSES = ("looking", "reading", "naming", "colouring", "weaving", "matching")
 # So that colours vary as much as latents do.
 CONTRAST = 4.0
 
@@ -31,6 +34,7 @@ class Truth(NamedTuple):
 
     latents: [B, 4, h, w], of the targets; reference_latents: [R, 4, h, w]; masks: [R, H, W] in 0..1
     regions: [R, h, w] in 0..1, where in its target the part of each reference is
+    shown: [R, h, w] in 0..1, how much of its pattern's colour each reference shows at each place
     amounts: [B, K, h, w] in 0..1, for each kind of pattern how much of it each place would show
     kinds: [R], of each reference's part: 0 for plain cloth, 1..K for its patterns, above for other things that parts are told apart
         by, such as the colours of eyes; -1 for none
@@ -42,6 +46,7 @@ class Truth(NamedTuple):
     reference_latents: torch.Tensor
     masks: torch.Tensor
     regions: torch.Tensor
+    shown: torch.Tensor
     amounts: torch.Tensor
     kinds: torch.Tensor
     colours: torch.Tensor
@@ -55,7 +60,7 @@ class Readouts(nn.Module):
     part, and to its two colours: from the features that the appearance encoder gives, and from what the attention adds to the
     U-Net's.
     For the pose and for each block of the U-Net's way up, to what each kind of pattern would show at a place; for these blocks also
-    to what the part there does show.
+    to what the part there does show. And from the encoder's features to what the part in the reference shows.
 
     patterns: how many kinds of them there are, plain not counted; kinds: how many of all. 0 where they are not known
     colours: whether a part's two colours are known
@@ -81,6 +86,7 @@ class Readouts(nn.Module):
             blocks = {f"up{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.up_blocks)}
             self.amounts = maps({"pose": unet.config.block_out_channels[0], **blocks}, patterns)
             self.amount = maps(blocks, 1)
+            self.shown = maps(widths, 1)
 
 
 class LayerHints:
@@ -99,8 +105,16 @@ class LayerHints:
         self, q: torch.Tensor, k: torch.Tensor, keys: ReferenceKeys, counts: list[int], own: tuple[int, ...],
         grid: tuple[int, int], heads: int,
     ):
-        """One picture's attention in one layer. q, k: [T, C]; the rest as `looking_loss` has it."""
-        self._add("looking", looking_loss(q, k, keys, counts, _pooled(self.truth.regions[list(own)], grid), heads))
+        """One picture's attention in one layer. q, k: [T, C]; the rest as `reference_weights` has it."""
+        truth, regions = self.truth, _pooled(self.truth.regions[list(own)], grid)
+        weights = reference_weights(q, k, keys, counts, heads)
+        self._add("looking", looking_loss(weights, regions))
+        for r, region, part in zip(own, regions, weights):
+            kind = int(truth.kinds[r])
+            if 0 < kind <= self.readouts.patterns:
+                shown = select_tokens(_pooled(truth.shown[r][None], grid)[0][:, None], token_mask(truth.masks[r], grid)).tokens
+                amounts = _pooled(truth.amounts[self.target_of[r]][kind - 1][None], grid)[0]
+                self._add("matching", matching_loss(part, shown[:, 0], amounts, region))
 
     def read_layer(self, layer: str, bank: torch.Tensor, output: torch.Tensor, grid: tuple[int, int]):
         """One layer. bank: [R, T, C], features of the references; output: [B * N, T, C], of each picture N times in a row"""
@@ -108,6 +122,10 @@ class LayerHints:
         output = self._last(output)
         self._add("reading", _error(readouts.from_bank[key](bank), truth.reference_latents, truth.masks, grid))
         self._add("reading", _error(readouts.from_output[key](output), truth.latents, self.covered, grid))
+        patterned = (truth.kinds > 0) & (truth.kinds <= readouts.patterns)
+        if patterned.any():
+            shown = readouts.shown[key](bank[patterned])
+            self._add("weaving", _error(shown, truth.shown[patterned][:, None], truth.masks[patterned], grid))
         # Of each reference its mean, and what its target makes of it at all places.
         inside, regions = _pooled(truth.masks, grid), _pooled(truth.regions, grid)
         bank = (inside[..., None] * bank).sum(1) / inside.sum(1)[:, None].clamp(min=1e-6)
@@ -162,26 +180,42 @@ class LayerHints:
             self.losses[name].append(loss)
 
 
-def looking_loss(
-    q: torch.Tensor, k: torch.Tensor, keys: ReferenceKeys, counts: list[int], regions: torch.Tensor, heads: int
-) -> torch.Tensor:
-    """Cross-entropy of how much each target token attends to each reference from how much it should, in single precision.
+def reference_weights(
+    q: torch.Tensor, k: torch.Tensor, keys: ReferenceKeys, counts: list[int], heads: int
+) -> tuple[torch.Tensor, ...]:
+    """How much each target token attends to each token of each reference, over all heads, in single precision. R of [T, count]
 
     q, k: [T, C], the target's own; counts: of the keys of each reference, of which `keys` begins
-    regions: [R, T] in 0..1: where it is 1, LOOK of the attention, over all heads, should be the reference's; the rest is
-        the target's own
     """
     with torch.autocast(q.device.type, enabled=False):
         bias = keys.k.new_zeros(len(keys.k)) if keys.bias is None else keys.bias
         q, own, other = (rearrange(x.float(), "t (h d) -> h t d", h=heads) for x in (q, k, keys.k))
         logits = torch.cat([q @ own.transpose(1, 2), q @ other.transpose(1, 2)], -1) / q.shape[-1] ** 0.5
         logits[..., len(k):] += bias.float()
-        weights = logits.softmax(-1).mean(0)[:, len(k):]
-        seen = torch.stack([part.sum(-1) for part in weights[:, : sum(counts)].split(counts, -1)])
-        seen = torch.cat([seen, 1 - seen.sum(0, keepdim=True)]).clamp(min=1e-4)
-        asked = LOOK * regions
-        asked = torch.cat([asked, 1 - asked.sum(0, keepdim=True)])
-        return -(asked * seen.log()).sum(0).mean()
+        return logits.softmax(-1).mean(0)[:, len(k):][:, : sum(counts)].split(counts, -1)
+
+
+def looking_loss(weights: Sequence[torch.Tensor], regions: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of how much each target token attends to each reference from how much it should.
+
+    weights: R of [T, count]
+    regions: [R, T] in 0..1: where it is 1, LOOK of the attention should be the reference's; the rest is the target's own
+    """
+    seen = torch.stack([part.sum(-1) for part in weights])
+    seen = torch.cat([seen, 1 - seen.sum(0, keepdim=True)]).clamp(min=1e-4)
+    asked = LOOK * regions
+    asked = torch.cat([asked, 1 - asked.sum(0, keepdim=True)])
+    return -(asked * seen.log()).sum(0).mean()
+
+
+def matching_loss(weights: torch.Tensor, shown: torch.Tensor, amounts: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of how much of a pattern's colour lies where the target looks from how much it is to show there itself.
+
+    weights: [T, count], of one reference's tokens; shown: [count] in 0..1, of these; amounts: [T] in 0..1, of the target's
+    region: [T] in 0..1, where in the target the part is
+    """
+    seen = ((weights * shown).sum(-1) / weights.sum(-1).clamp(min=1e-6)).clamp(1e-3, 1 - 1e-3)
+    return _mean(-(amounts * seen.log() + (1 - amounts) * (1 - seen).log()), region)
 
 
 def _key(layer: str) -> str:

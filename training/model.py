@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     reference_latents: [R, 4, H/8, W/8], scaled; labels: [R, 77] token ids; masks: [R, H, W] in 0..1
     images: [R, 3, S, S], as the image encoder takes them; of: for each picture the numbers of its references
     regions: [R, H/8, W/8] in 0..1, where in its picture each reference's part is to be; [0] where nobody knows
+    shown: [R, H/8, W/8] in 0..1, how much of its pattern's colour each reference shows at each place; [0] where nobody knows
     amounts: [B, K, H/8, W/8] in 0..1, how much of each kind of pattern each place would show; [0] where nobody knows
     kinds, colours: [R] and [R, 6], of each part, see `training.hints.Truth`
     details: [B, H/8, W/8] in 0..1, where small things are that count more; [0] where nobody knows
@@ -40,6 +41,7 @@ class Batch(NamedTuple):
     masks: torch.Tensor
     images: torch.Tensor
     regions: torch.Tensor
+    shown: torch.Tensor
     amounts: torch.Tensor
     kinds: torch.Tensor
     colours: torch.Tensor
@@ -89,7 +91,8 @@ class Parts2Whole(nn.Module):
             of_left = tuple(tuple(place[r] for r in own) for own in of)
             if self.readouts:
                 truth = Truth(
-                    batch.latents, batch.reference_latents[left], batch.masks[left], batch.regions[left], batch.amounts,
+                    batch.latents, batch.reference_latents[left], batch.masks[left], batch.regions[left], batch.shown[left],
+                    batch.amounts,
                     batch.kinds[left], batch.colours[left], of_left,
                 )
                 hints = LayerHints(self.readouts, truth)

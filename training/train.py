@@ -24,14 +24,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .config import TrainConfig, read_config
-from .dataset import Known, ReferencePicture, open_dataset
+from .dataset import ReferencePicture, Sample, open_dataset
 from .loop import fit
 from .model import Batch, Parts2Whole, encode_batch, encode_pictures
 from .networks import Networks, build_networks, save_networks, tokenize
 from .preview import preview_pictures
 
 # Of the files of latents: another number where what is drawn, or what is kept of it, has changed, so that no old file is taken.
-KEPT = 2
+KEPT = 3
 # Keeps this random stream apart from those of the pictures.
 CUT_OUT = 1000
 
@@ -97,7 +97,7 @@ class Encoded(Dataset):
             "labels": tokenize(self.networks.tokenizer, [reference.label for reference in references])
             if references else torch.zeros(0, 77, dtype=torch.long),
             "masks": torch.stack(masks) if masks else blank[:0],
-            **token_known(sample.known, len(references), width, height),
+            **token_known(sample, width, height),
             "images": torch.tensor(np.array(images), dtype=torch.float16),
         }
 
@@ -145,6 +145,7 @@ def collate(items: list[dict]) -> Batch:
         torch.cat([item["masks"] for item in items]).float() / 255,
         torch.cat([item["images"] for item in items]).float(),
         torch.cat([item["regions"] for item in items]).float(),
+        torch.cat([item["shown"] for item in items]).float(),
         torch.stack([item["amounts"] for item in items]).float(),
         torch.cat([item["kinds"] for item in items]),
         torch.cat([item["colours"] for item in items]).float(),
@@ -153,20 +154,22 @@ def collate(items: list[dict]) -> Batch:
     )
 
 
-def token_known(known: Known | None, references: int, width: int, height: int) -> dict[str, torch.Tensor]:
+def token_known(sample: Sample, width: int, height: int) -> dict[str, torch.Tensor]:
     """What is known at each place of the latent, all but the kinds in 0..1, and [0] where nobody knows.
 
-    regions: [R, H/8, W/8]; details: [H/8, W/8]; amounts: [K, H/8, W/8]; kinds: [R]; colours: [R, 6]
+    regions, shown: [R, H/8, W/8]; details: [H/8, W/8]; amounts: [K, H/8, W/8]; kinds: [R]; colours: [R, 6]
     """
+    known = sample.known
     if known is None:
-        nothing = dict.fromkeys(("regions", "details", "amounts", "colours"), torch.zeros(0))
-        return {**nothing, "kinds": torch.full((references,), -1)}
+        nothing = dict.fromkeys(("regions", "shown", "details", "amounts", "colours"), torch.zeros(0))
+        return {**nothing, "kinds": torch.full((len(sample.references),), -1)}
 
     def shrink(maps: torch.Tensor) -> torch.Tensor:
         return F.adaptive_avg_pool2d(maps, (height // 8, width // 8)).half()
 
     return {
         "regions": shrink(torch.stack([pixels(region) for region in known.regions]).float() / 255),
+        "shown": shrink(torch.from_numpy(np.stack([reference.shown for reference in sample.references]))),
         "details": shrink(pixels(known.details)[None].float() / 255)[0],
         "amounts": shrink(torch.from_numpy(known.amounts)),
         "kinds": torch.tensor(known.kinds),

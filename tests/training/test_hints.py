@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attention.shared_attention import ReferenceKeys
-from training.hints import LOSSES, LayerHints, Readouts, Truth, looking_loss
+from training.hints import LOSSES, LayerHints, Readouts, Truth, looking_loss, matching_loss, reference_weights
 
 
 def test_the_looking_loss_is_smallest_where_the_target_looks_at_its_part():
@@ -15,8 +15,22 @@ def test_the_looking_loss_is_smallest_where_the_target_looks_at_its_part():
     regions = torch.tensor([[1.0, 0.0]])
     references = ReferenceKeys(keys, keys, None)
     right, wrong = torch.stack([torch.ones(8), -torch.ones(8)]), torch.stack([-torch.ones(8), torch.ones(8)])
-    losses = [looking_loss(q, k, references, [1], regions, heads=2).item() for q in (right, torch.zeros(2, 8), wrong)]
+    losses = [
+        looking_loss(reference_weights(q, k, references, [1], heads=2), regions).item() for q in (right, torch.zeros(2, 8), wrong)
+    ]
     assert losses[0] < losses[1] < losses[2]
+
+
+def test_the_matching_loss_is_smallest_where_ground_looks_at_ground():
+    """Two tokens look at two of a reference's, and a third, that is not the part's, anywhere."""
+    shown, amounts, region = torch.tensor([1.0, 0.0]), torch.tensor([0.8, 0.2, 0.5]), torch.tensor([1.0, 1.0, 0.0])
+    right = torch.tensor([[0.4, 0.1], [0.1, 0.4], [0.3, 0.3]])
+    even = torch.tensor([[0.2, 0.2], [0.1, 0.1], [0.0, 0.0]])
+    losses = [matching_loss(weights, shown, amounts, region).item() for weights in (right, even, right.flip(1))]
+    entropy = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
+    assert losses[0] == pytest.approx(entropy)
+    assert losses[1] == pytest.approx(math.log(2))
+    assert losses[2] == pytest.approx(-(0.2 * math.log(0.8) + 0.8 * math.log(0.2)))
 
 
 class TwoLayers(torch.nn.Module):
@@ -46,6 +60,7 @@ def readouts():
             heads["block0_attn1"].weight.copy_(torch.eye(4))
         for heads in (readouts.colours_from_bank, readouts.colours_from_output):
             heads["block0_attn1"].weight[-1, 0] = 1
+        readouts.shown["block0_attn1"].weight[0, 0] = 1
         for name in ("pose", "up0"):
             readouts.amounts[name].weight.copy_(torch.eye(4)[:3])
         readouts.amount["up0"].weight[0, 3] = 1
@@ -64,7 +79,8 @@ def make_hints(readouts, regions=None, of=((0, 1), ())):
         regions[0, :, 0] = regions[1, :, 2] = 1
     amounts = torch.rand(2, 3, 2, 3, generator=generator)
     colours = torch.tensor([[0.5] * 6, [0.5] * 5 + [0.75]])
-    return LayerHints(readouts, Truth(latents, references, masks, regions, amounts, torch.tensor([2, -1]), colours, of))
+    shown = torch.rand(2, 2, 3, generator=generator)
+    return LayerHints(readouts, Truth(latents, references, masks, regions, shown, amounts, torch.tensor([2, -1]), colours, of))
 
 
 def tokens(latents):
@@ -107,22 +123,24 @@ def test_each_reference_is_looked_at_in_its_own_region(readouts):
     losses = []
     for regions in (right, right.flip(0), right.roll(1, -1)):
         hints = make_hints(readouts, regions)
+        hints.truth = hints.truth._replace(kinds=torch.tensor([-1, -1]))
         hints.look(q, own, ReferenceKeys(keys, keys, None), [2, 1], (0, 1), (2, 3), heads=1)
         losses += values(hints.losses["looking"])
+        assert not hints.losses["matching"]
     assert losses[0] < min(losses[1:])
 
 
 def test_what_is_computed_again_is_not_kept(readouts):
     hints = make_hints(readouts)
     hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
-    keys = torch.randn(2, 4)
-    hints.look(torch.randn(6, 4), torch.randn(6, 4), ReferenceKeys(keys, keys, None), [1, 1], (0, 1), (2, 3), heads=2)
+    keys = torch.randn(8, 4)
+    hints.look(torch.randn(6, 4), torch.randn(6, 4), ReferenceKeys(keys, keys, None), [4, 4], (0, 1), (2, 3), heads=2)
     hints.read_block("up0", torch.randn(4, 4, 2, 3))
     means = hints.close()
     assert means == {name: torch.stack(hints.losses[name]).mean() for name in LOSSES}
     hints.read_layer("block1.attn1", torch.randn(2, 6, 6), torch.randn(4, 6, 6), (2, 3))
     hints.read_block("up0", torch.randn(4, 4, 2, 3))
-    assert [len(hints.losses[name]) for name in LOSSES] == [1, 2, 2, 2, 2]
+    assert [len(hints.losses[name]) for name in LOSSES] == [1, 2, 2, 2, 3, 1]
 
 
 def test_kinds_of_patterns_are_named_where_their_parts_are(readouts):
@@ -199,6 +217,34 @@ def test_plain_cloth_shows_no_pattern(readouts):
     assert values(hints.losses["weaving"]) == pytest.approx([0, 0], abs=1e-6)
 
 
+def test_what_references_show_is_read_from_their_features(readouts):
+    """By the first channel, of the first reference, in its mask."""
+    hints = make_hints(readouts)
+    bank = torch.full((2, 6, 4), 9.0)
+    bank[0, [0, 3], 0] = hints.truth.shown[0, :, 0]
+    hints.read_layer("block0.attn1", bank, torch.randn(4, 6, 4), (2, 3))
+    assert values(hints.losses["weaving"]) == pytest.approx([0], abs=1e-6)
+    bank[0, 3, 0] += 1
+    hints.read_layer("block0.attn1", bank, torch.randn(4, 6, 4), (2, 3))
+    assert values(hints.losses["weaving"][1:]) == pytest.approx([1 / 2])
+
+
+def test_patterns_are_matched_where_their_parts_are(readouts):
+    """The first reference shows its pattern in its upper row, as its kind would in the target's: upper tokens look at upper ones."""
+    hints = make_hints(readouts)
+    upper = torch.tensor([[1.0] * 3, [0.0] * 3])
+    amounts = torch.rand(2, 3, 2, 3)
+    amounts[0, 1] = upper
+    hints.truth = hints.truth._replace(shown=torch.stack([upper, 1 - upper]), amounts=amounts)
+    # The mask, grown by a token, lets two columns through.
+    keys = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [0, 0]]) * 20
+    q = torch.tensor([[1.0, 0]] * 3 + [[0.0, 1]] * 3)
+    for queries in (q, q.flip(0)):
+        hints.look(queries, 0 * q, ReferenceKeys(keys, keys, None), [4, 1], (0, 1), (2, 3), heads=1)
+    right, wrong = values(hints.losses["matching"])
+    assert right < 0.01 and wrong > 5
+
+
 def test_without_cloth_or_kinds_nothing_is_asked_of_patterns(readouts):
     for each, kinds in ((readouts, [-1, -1]), (Readouts(TwoLayers()), [2, -1])):
         hints = make_hints(each)
@@ -212,5 +258,8 @@ def test_without_cloth_or_kinds_nothing_is_asked_of_patterns(readouts):
 def test_half_precision_does_not_overflow():
     q = torch.full((2, 8), 300.0)
     with torch.autocast("cpu", torch.float16):
-        loss = looking_loss(q, q, ReferenceKeys(q[:1], q[:1], None), [1], torch.tensor([[1.0, 0.0]]), heads=2)
-    assert loss.isfinite() and loss.dtype == torch.float32
+        weights = reference_weights(q, q, ReferenceKeys(q[:1], q[:1], None), [1], heads=2)
+        losses = (
+            looking_loss(weights, torch.tensor([[1.0, 0.0]])), matching_loss(weights[0], torch.rand(1), torch.rand(2), torch.rand(2))
+        )
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses)

@@ -19,7 +19,7 @@ from .pattern import PATTERN_PERIOD, pattern_amount
 # Smaller regions, in pixels, say too little.
 SMALLEST_REGION, SMALLEST_PATTERN, SMALLEST_FEATURE = 160, 800, 8
 # A region counts as plain if this share of its pixels, the rest being trimmings and folds, is as near to their median in Lab.
-PLAIN_SHARE, PLAIN_SPREAD = 0.685, 12.0
+PLAIN_SHARE, PLAIN_SPREAD = 0.8, 12.0
 # Fewer are enough where no pattern is found: a coat shows its lapels and its inside.
 TRIMMED_SHARE = 0.4
 # In Lab: above it a pixel is not the background's; and below it a feature has its colour.
@@ -90,15 +90,13 @@ def colour_error(image: np.ndarray, region: np.ndarray, colours: np.ndarray) -> 
 def find_pattern(image: np.ndarray, region: np.ndarray, doll: Doll, view: View) -> str:
     """Which of PATTERNS a region shows, wherever it begins, or "none".
 
-    Its strongest colour axis is compared with every pattern, moved by eighths of a period.
+    It is compared with every pattern, moved by eighths of a period, each along the colour axis that is most like it.
     """
     lab = rgb2lab(image[region][None])[0]
     lab = lab - lab.mean(0)
     near = np.mean(np.linalg.norm(lab - np.median(lab, 0), axis=1) < PLAIN_SPREAD)
     if near > PLAIN_SHARE:
         return "plain"
-    axis = np.linalg.svd(lab, full_matrices=False)[2][0]
-    signal = lab @ axis
     y, x = np.nonzero(region)
     frame, best = doll.body.torso, {}
     for pattern in PATTERNS[1:]:
@@ -111,8 +109,11 @@ def find_pattern(image: np.ndarray, region: np.ndarray, doll: Doll, view: View) 
             for i, j in moves
         ])
         amounts -= amounts.mean(1, keepdims=True)
-        norms = np.linalg.norm(amounts, axis=1) * np.linalg.norm(signal) + 1e-9
-        best[pattern] = float(np.max(np.abs(amounts @ signal) / norms))
+        axes = amounts @ lab
+        axes /= np.linalg.norm(axes, axis=1, keepdims=True) + 1e-9
+        signals = axes @ lab.T
+        norms = np.linalg.norm(amounts, axis=1) * np.linalg.norm(signals, axis=1) + 1e-9
+        best[pattern] = float(np.max((amounts * signals).sum(1) / norms))
     found = max(best, key=best.get)
     if best[found] >= LIKE:
         return found

@@ -12,6 +12,7 @@ import argparse
 import copy
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +60,12 @@ class Pair:
 
     def known(self, drawing: Drawing) -> Known:
         """What training is told of the target. Kinds are the patterns, then the colours of eyes; details are irises and mouths."""
-        height, width = self.view.height, self.view.width
-        y, x = np.mgrid[:height, :width] + 0.5
-        amounts = np.zeros((len(PATTERNS) - 1, height, width), np.float32)
-        for where, cover, frame in drawing.cloths:
-            for amount, kind in zip(amounts, PATTERNS[1:]):
-                here = amount[where[1:]]
-                here += cover * (pattern_amount(kind, x[where[1:]], y[where[1:]], self.view, frame) - here)
         doll = self.doll
         features = [eye(doll.body, sign)[0] for sign in SIDES.values()] + mouth(doll.body, doll.wears[FACE])[0]
         return Known(
             tuple(_mask(drawing.regions[label]) for label in doll.wears),
             _mask(coverage(self.view, features) * drawing.regions[FACE]),
-            amounts, tuple(_kind(label, wear) for label, wear in doll.wears.items()),
+            _amounts(drawing, self.view, PATTERNS[1:]), tuple(_kind(label, wear) for label, wear in doll.wears.items()),
             len(PATTERNS) + len(EYE_COLOURS), np.array([np.concatenate(wear.colours) for wear in doll.wears.values()]),
         )
 
@@ -83,13 +77,15 @@ class Pair:
         number = list(self.doll.wears).index(label)
         rng = np.random.default_rng([self.seed, self.index, 1 + number, take])
         while True:
-            other = random_doll(rng, {label: self.doll.wears[label]})
-            drawing = draw_doll(other, self._closer(rng, other, label))
+            wear = self.doll.wears[label]
+            other = random_doll(rng, {label: wear})
+            view = self._closer(rng, other, label)
+            drawing = draw_doll(other, view)
             # A coat may hide what is to be seen.
             if drawing.regions[label].sum() > 0.01 * self.view.width * self.view.height:
-                return ReferencePicture(
-                    label, Image.fromarray(drawing.image), _mask(drawing.regions[label])
-                )
+                patterned = label in PATTERNED and wear.pattern != "plain"
+                shown = _amounts(drawing, view, [wear.pattern])[0] if patterned else np.zeros_like(drawing.figure)
+                return ReferencePicture(label, Image.fromarray(drawing.image), _mask(drawing.regions[label]), shown)
 
     def _closer(self, rng: np.random.Generator, doll: Doll, label: str) -> View:
         """A view in which the part is larger than in the whole figure, and inside the frame."""
@@ -165,6 +161,17 @@ def _kind(label: str, wear: Wear) -> int:
     if label in PATTERNED:
         return PATTERNS.index(wear.pattern)
     return len(PATTERNS) + EYE_COLOURS.index(wear.colours[1]) if label == FACE else -1
+
+
+def _amounts(drawing: Drawing, view: View, kinds: Sequence[str]) -> np.ndarray:
+    """How much of its second colour each kind of pattern would show on the cloth of a drawing. [K, H, W] in 0..1"""
+    y, x = np.mgrid[: view.height, : view.width] + 0.5
+    amounts = np.zeros((len(kinds), view.height, view.width), np.float32)
+    for where, cover, frame in drawing.cloths:
+        for amount, kind in zip(amounts, kinds):
+            here = amount[where[1:]]
+            here += cover * (pattern_amount(kind, x[where[1:]], y[where[1:]], view, frame) - here)
+    return amounts
 
 
 def _mask(region: np.ndarray) -> Image.Image:

@@ -6,10 +6,10 @@ import numpy as np
 
 from .body import Frame, View
 
-PATTERN_PERIOD = 0.085  # of the figure's height
+PATTERN_PERIOD = 0.11  # of the figure's height
 # Of a period, how wide bands and the lines of checks are: less than half, so that a pattern lies on a ground. With as much of one
 # colour as of the other a reference hardly tells which is which, and so not what belongs where in the target.
-BAND, LINE = 0.4, 0.28
+BAND, LINE, DOT = 0.35, 0.22, 0.3
 
 
 def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, frame: Frame) -> np.ndarray:
@@ -35,7 +35,7 @@ def pattern_amount(pattern: str, x: np.ndarray, y: np.ndarray, view: View, frame
     if pattern == "zigzag":
         turns = 0.8 * np.abs(across - np.floor(across) - 0.5)
         return edge(_wave(along + turns, BAND) * 0.53)
-    return edge(0.32 - np.hypot(along - np.round(along), across - np.round(across)))
+    return edge(DOT - np.hypot(along - np.round(along), across - np.round(across)))
 
 
 def _wave(x: np.ndarray, width: float) -> np.ndarray:
