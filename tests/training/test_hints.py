@@ -230,7 +230,7 @@ def test_what_references_show_is_read_from_their_features(readouts):
 
 
 def test_patterns_are_matched_where_their_parts_are(readouts):
-    """The first reference shows its pattern in its upper row, as its kind would in the target's: upper tokens look at upper ones."""
+    """The first reference shows its pattern in its upper row, as its kind would in the target's: upper looks at upper."""
     hints = make_hints(readouts)
     upper = torch.tensor([[1.0] * 3, [0.0] * 3])
     amounts = torch.rand(2, 3, 2, 3)
@@ -260,6 +260,7 @@ def test_half_precision_does_not_overflow():
     with torch.autocast("cpu", torch.float16):
         weights = reference_weights(q, q, ReferenceKeys(q[:1], q[:1], None), [1], heads=2)
         losses = (
-            looking_loss(weights, torch.tensor([[1.0, 0.0]])), matching_loss(weights[0], torch.rand(1), torch.rand(2), torch.rand(2))
+            looking_loss(weights, torch.tensor([[1.0, 0.0]])),
+            matching_loss(weights[0], torch.rand(1), torch.rand(2), torch.rand(2)),
         )
     assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses)
