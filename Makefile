@@ -69,13 +69,13 @@ TRAINED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/parts2whole/training
 doll := $(TRAINED)/paper_doll
 
 train-paper-doll: ## train the model in models/paper_doll again, from nothing, on one core: some hours; settings of its last part by ARGS
-	@echo "A VAE and nine parts into $(doll)_vae, $(doll), $(doll)_2 and so on, each of which goes on where it was broken off."
+	@echo "A VAE and eleven parts into $(doll)_vae, $(doll), $(doll)_2 and so on, each of which goes on where it was broken off."
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
 	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output="$(doll)_vae" && \
 	"$$PYTHON" -m training.train training/configs/paper_doll.yaml loop.output="$(doll)" pretrained="$(doll)_vae" && \
-	before="$(doll)" && for part in 2 3 4 5 6 7 8; do \
+	before="$(doll)" && for part in 2 3 4 5 6 7 8 9 10; do \
 		"$$PYTHON" -m training.train training/configs/paper_doll_$$part.yaml loop.output="$(doll)_$$part" pretrained="$$before/checkpoint" \
 			|| exit 1; \
 		before="$(doll)_$$part"; \
 	done && \
-	"$$PYTHON" -m training.train training/configs/paper_doll_9.yaml loop.output="$(doll)_9" pretrained="$$before/checkpoint" $(ARGS)
+	"$$PYTHON" -m training.train training/configs/paper_doll_11.yaml loop.output="$(doll)_11" pretrained="$$before/checkpoint" $(ARGS)

@@ -25,7 +25,7 @@ def test_the_shipped_models_settings_are_those_of_its_last_part():
     """As models/paper_doll/training.yaml has them, resolved when the model was saved. What came since is at its default."""
     saved = OmegaConf.load(ROOT / "models" / "paper_doll" / "training.yaml")
     told = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(TrainConfig), saved))
-    config = OmegaConf.to_container(OmegaConf.structured(load_config(TrainConfig, CONFIGS / "paper_doll_9.yaml")))
+    config = OmegaConf.to_container(OmegaConf.structured(load_config(TrainConfig, CONFIGS / "paper_doll_11.yaml")))
     assert config == told
 
 
