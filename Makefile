@@ -68,7 +68,7 @@ evaluate: ## what the paper-doll model can do, as a table and a plot; other chec
 TRAINED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/parts2whole/training
 doll := $(TRAINED)/paper_doll
 
-train-paper-doll: ## train the model in models/paper_doll again, from nothing, on one core: some hours; settings of its last part by ARGS
+train-paper-doll: ## train the model in models/paper_doll again, from nothing, on one core: most of a day; settings of its last part by ARGS
 	@echo "A VAE and eleven parts into $(doll)_vae, $(doll), $(doll)_2 and so on, each of which goes on where it was broken off."
 	@$(call in_host,$(training)) export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 && \
 	"$$PYTHON" -m training.train_vae training/configs/paper_doll_vae.yaml loop.output="$(doll)_vae" && \
