@@ -15,7 +15,7 @@ from .config import DataConfig
 class ReferencePicture(NamedTuple):
     """A picture (RGB) that shows a part, its label, and a mask (L) of where.
 
-    shown: [H, W] in 0..1, how much of its pattern's colour the part shows at each pixel; None where nobody knows
+    shown: [H, W] in 0..1, how much of its pattern's colour the part shows at each pixel; None where nobody knows, as of targets
     """
 
     label: str

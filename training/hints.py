@@ -111,7 +111,8 @@ class LayerHints:
         self._add("looking", looking_loss(weights, regions))
         for r, region, part in zip(own, regions, weights):
             kind = int(truth.kinds[r])
-            if 0 < kind <= self.readouts.patterns:
+            # Of a part that is hidden in the target nothing is asked.
+            if 0 < kind <= self.readouts.patterns and region.sum() >= 1:
                 shown = select_tokens(_pooled(truth.shown[r][None], grid)[0][:, None], token_mask(truth.masks[r], grid)).tokens
                 amounts = _pooled(truth.amounts[self.target_of[r]][kind - 1][None], grid)[0]
                 self._add("matching", matching_loss(part, shown[:, 0], amounts, region))

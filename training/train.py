@@ -31,7 +31,7 @@ from .networks import Networks, build_networks, save_networks, tokenize
 from .preview import preview_pictures
 
 # Of the files of latents: another number where what is drawn, or what is kept of it, has changed, so that no old file is taken.
-KEPT = 3
+KEPT = 4
 # Keeps this random stream apart from those of the pictures.
 CUT_OUT = 1000
 

@@ -243,6 +243,10 @@ def test_patterns_are_matched_where_their_parts_are(readouts):
         hints.look(queries, 0 * q, ReferenceKeys(keys, keys, None), [4, 1], (0, 1), (2, 3), heads=1)
     right, wrong = values(hints.losses["matching"])
     assert right < 0.01 and wrong > 5
+    # Hidden in the target, it is not asked for.
+    hints.truth = hints.truth._replace(regions=torch.zeros(2, 2, 3))
+    hints.look(q, 0 * q, ReferenceKeys(keys, keys, None), [4, 1], (0, 1), (2, 3), heads=1)
+    assert len(hints.losses["matching"]) == 2
 
 
 def test_without_cloth_or_kinds_nothing_is_asked_of_patterns(readouts):

@@ -90,7 +90,8 @@ def colour_error(image: np.ndarray, region: np.ndarray, colours: np.ndarray) -> 
 def find_pattern(image: np.ndarray, region: np.ndarray, doll: Doll, view: View) -> str:
     """Which of PATTERNS a region shows, wherever it begins, or "none".
 
-    It is compared with every pattern, moved by eighths of a period, each along the colour axis that is most like it.
+    It is compared with every pattern, moved by eighths of a period, each along the colour axis that varies most with it; which of
+    the two colours is the ground does not count.
     """
     lab = rgb2lab(image[region][None])[0]
     lab = lab - lab.mean(0)

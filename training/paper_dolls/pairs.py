@@ -83,9 +83,11 @@ class Pair:
             drawing = draw_doll(other, view)
             # A coat may hide what is to be seen.
             if drawing.regions[label].sum() > 0.01 * self.view.width * self.view.height:
+                region = drawing.regions[label]
                 patterned = label in PATTERNED and wear.pattern != "plain"
-                shown = _amounts(drawing, view, [wear.pattern])[0] if patterned else np.zeros_like(drawing.figure)
-                return ReferencePicture(label, Image.fromarray(drawing.image), _mask(drawing.regions[label]), shown)
+                # Only its own cloth, not the other figure's.
+                shown = region * _amounts(drawing, view, [wear.pattern])[0] if patterned else np.zeros_like(region)
+                return ReferencePicture(label, Image.fromarray(drawing.image), _mask(region), shown)
 
     def _closer(self, rng: np.random.Generator, doll: Doll, label: str) -> View:
         """A view in which the part is larger than in the whole figure, and inside the frame."""

@@ -64,6 +64,7 @@ def test_references_tell_where_they_show_their_patterns():
             if label not in PATTERNED or wear.pattern == "plain":
                 assert not reference.shown.any()
             elif region.sum() >= SMALLEST_PATTERN:
+                assert reference.shown[np.asarray(reference.mask) == 0].max() < 1 / 255
                 first, second = (np.array(colour) * 255 for colour in wear.colours)
                 image = np.asarray(reference.image)[region]
                 off = np.abs(first + reference.shown[region][:, None] * (second - first) - image).max(-1)
